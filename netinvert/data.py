@@ -1,0 +1,121 @@
+"""The images of the book: bundled digits offline, the full sets on request."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+
+ASSETS = Path(__file__).parent / "assets"
+CHECKSUMS = "SHA256SUMS"
+TRAIN_SIZE = 8_000  # of the 10,000 bundled digits; the rest are for testing
+
+Split = tuple[np.ndarray, np.ndarray]
+
+
+def load_mnist(full: bool = False) -> tuple[Split, Split]:
+    """Load handwritten digits, in the order Keras uses for its data sets.
+
+    Parameters
+    ----------
+    full : bool
+        False takes the 10,000 digits that come with the package and needs no
+        network. True takes all 70,000 through ``tf.keras.datasets``.
+
+    Returns
+    -------
+    (x_train, y_train), (x_test, y_test)
+        Images as float32 (N, 28, 28, 1) in [0, 1], labels as uint8 (N,). The
+        bundled digits are split into 8,000 for training and 2,000 for testing,
+        always the same way.
+
+    Raises
+    ------
+    RuntimeError
+        If the bundled file is missing or damaged, or if the full set is
+        wanted and cannot be downloaded.
+
+    Notes
+    -----
+    The digits are MNIST (LeCun, Cortes and Burges), 784 pixels of 256 greys.
+    """
+    if full:
+        return _download("mnist", "the digits")
+    digits = read_asset("mnist_10k.npz")
+    # The file is ordered by digit. A fixed seed makes the split everybody's split.
+    order = np.random.default_rng(0).permutation(len(digits["y"]))
+    train, test = order[:TRAIN_SIZE], order[TRAIN_SIZE:]
+    x, y = _as_images(digits["x"]), digits["y"]
+    return (x[train], y[train]), (x[test], y[test])
+
+
+def load_fashion_mnist() -> tuple[Split, Split]:
+    """Load pictures of clothes, in the same form as :func:`load_mnist`.
+
+    Returns
+    -------
+    (x_train, y_train), (x_test, y_test)
+        60,000 and 10,000 images, float32 (N, 28, 28, 1) in [0, 1], and their
+        labels 0..9, uint8 (N,). Fashion-MNIST is by Xiao, Rasul and Vollgraf.
+
+    Raises
+    ------
+    RuntimeError
+        If the pictures are not on this machine yet and cannot be downloaded.
+    """
+    return _download("fashion_mnist", "the clothes")
+
+
+def read_asset(name: str) -> dict[str, np.ndarray]:
+    """Read the arrays of a file that comes with the package, if it is intact.
+
+    Parameters
+    ----------
+    name : str
+        File name inside ``netinvert/assets``, an ``.npz`` without pickles.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+
+    Raises
+    ------
+    RuntimeError
+        If the file is missing, or if its SHA-256 differs from the one noted
+        in ``netinvert/assets/SHA256SUMS``. A damaged file is never loaded.
+    """
+    lines = (ASSETS / CHECKSUMS).read_text().splitlines()
+    expected = {line.split()[1]: line.split()[0] for line in lines}[name]
+    repair = "Install netinvert again, or run `git checkout netinvert/assets`."
+    if not (ASSETS / name).exists():
+        raise RuntimeError(f"The file {ASSETS / name} is missing. {repair}")
+    content = (ASSETS / name).read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise RuntimeError(
+            f"The file {ASSETS / name} is damaged and was not loaded.\n"
+            f"  SHA-256 expected: {expected}\n"
+            f"  SHA-256 found:    {found} ({len(content):,} bytes)\n{repair}"
+        )
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _as_images(pixels: np.ndarray) -> np.ndarray:
+    """Turn uint8 (N, 28, 28) into float32 (N, 28, 28, 1) in [0, 1]."""
+    return pixels[..., None].astype(np.float32) / 255
+
+
+def _download(name: str, what: str) -> tuple[Split, Split]:
+    """Load a data set of ``tf.keras.datasets``, scaled like the bundled one."""
+    import keras  # slow to import, and the bundled digits do not need it
+
+    try:
+        (x_train, y_train), (x_test, y_test) = getattr(
+            keras.datasets, name
+        ).load_data()
+    except Exception as error:
+        raise RuntimeError(f"{what}: {error}") from error
+    return (_as_images(x_train), y_train), (_as_images(x_test), y_test)
