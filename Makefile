@@ -1,0 +1,59 @@
+# make book       run every notebook and build the pages
+# make test       check everything
+# make html       build the pages from the stored outputs, in seconds
+# make notebooks  run every notebook again and store its outputs
+# make lab        open the notebooks in JupyterLab
+# make bench      measure the speed of the methods
+# make lint       check the style of the code
+# make clean      remove what was built, and the virtual environment
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Written last: without it an environment is unfinished and is made anew.
+READY := .venv/.installed
+# -W turns every warning into a failure, also that of a page already built: --all
+BUILD := $(BIN)/jupyter-book build --all -q -n -W --keep-going --path-output .
+SAY_WHERE := printf '%s\n' 'The book: file://$(CURDIR)/_build/html/index.html' \
+  'To serve it at http://localhost:8000: $(BIN)/python -m http.server -d _build/html'
+
+.PHONY: book test html notebooks lab bench lint clean
+.DELETE_ON_ERROR:
+
+book: $(READY)
+	rm -rf _build/executed
+	mkdir -p _build/executed
+	cp -r _config.yml _toc.yml book _build/executed
+	$(BIN)/python -m tools.run_notebooks --into _build/executed
+	$(BUILD) _build/executed
+	@$(SAY_WHERE)
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+html: $(READY)
+	$(BUILD) .
+	@$(SAY_WHERE)
+
+notebooks: $(READY)
+	$(BIN)/python -m tools.run_notebooks
+
+lab: $(READY)
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+bench: $(READY)
+	$(BIN)/python -m pytest tests/benchmarks -s
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+clean:
+	rm -rf _build .venv .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("The book needs Python 3.10 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 ...")'
+	@echo "Installing into .venv (a few minutes the first time) ..."
+	@test -e $@ || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@

@@ -1,0 +1,130 @@
+"""Execute the notebooks, each from an empty kernel, one progress line each.
+
+``python -m tools.run_notebooks`` runs every notebook and stores the outputs in it;
+``--into FOLDER`` leaves the notebooks alone and writes executed copies. Outputs hold
+no times, widget ids or messages, so a notebook whose results are unchanged is
+written back byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import yaml
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+from tools.environment import ROOT
+
+CELL_SECONDS = 120
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+INSTALL_LINE = re.compile(r"%pip install -q git\+\S*")
+# What TensorFlow's C++ side writes when it starts, whatever its log level.
+STARTUP_MESSAGE = re.compile(
+    r"WARNING: All log messages before absl::InitializeLog"
+    r"|[IW]\d{4} \d\d:\d\d:\d\d"
+    r"|E\d{4} \d\d:\d\d:\d\d.*cuda"
+    r"|To enable the following instructions:.*rebuild TensorFlow"
+)
+
+
+def all_notebooks() -> list[Path]:
+    """Chapters, then solutions, in reading order."""
+    folder = ROOT / "notebooks"
+    return sorted(folder.glob("*.ipynb")) + sorted(folder.glob("solutions/*.ipynb"))
+
+
+def install_line() -> str:
+    """What a Colab reader runs first, with the address from _config.yml."""
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    return f"%pip install -q git+{settings['repository']['url']}"
+
+
+def unexpected_stderr(outputs: list) -> str:
+    """Return what a cell wrote to stderr, less TensorFlow's start-up messages."""
+    lines = [
+        line
+        for output in outputs
+        if output["output_type"] == "stream" and output["name"] == "stderr"
+        for line in output["text"].splitlines(keepends=True)
+    ]
+    return "".join(ln for ln in lines if ln.strip() and not STARTUP_MESSAGE.match(ln))
+
+
+def tidy(cell) -> None:
+    """Drop from a cell's outputs what changes from run to run."""
+    cell.metadata.pop("execution", None)
+    kept = []
+    for output in cell.outputs:
+        if output.output_type == "stream" and output.name == "stderr":
+            continue
+        if "data" in output and len(output.data) > 1:
+            output.data.pop("application/vnd.jupyter.widget-view+json", None)
+        kept.append(output)
+    cell.outputs = kept
+
+
+def execute(path: Path) -> nbformat.NotebookNode:
+    """Run one notebook from an empty kernel and return it with fresh outputs.
+
+    Raises
+    ------
+    CellExecutionError, CellTimeoutError, DeadKernelError
+        With the traceback of the cell that failed.
+    RuntimeError
+        If a cell wrote to stderr: a stored warning is a defect of the chapter.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata = nbformat.from_dict(METADATA)
+    code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in code_cells:
+        cell.outputs, cell.execution_count = [], None
+        cell.source = INSTALL_LINE.sub(install_line(), cell.source)
+    NotebookClient(
+        notebook,
+        timeout=CELL_SECONDS,
+        kernel_name="python3",
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        resources={"metadata": {"path": str(path.parent)}},
+        record_timing=False,
+        store_widget_state=False,
+        coalesce_streams=True,
+    ).execute()
+    for number, cell in enumerate(code_cells, start=1):
+        if message := unexpected_stderr(cell.outputs):
+            raise RuntimeError(f"code cell {number} wrote to stderr:\n{message}")
+        tidy(cell)
+    notebook.metadata = nbformat.from_dict(METADATA)  # the kernel added its version
+    return notebook
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", nargs="*", type=Path, help="default: all of them")
+    parser.add_argument("--into", type=Path, help="write executed copies below here")
+    arguments = parser.parse_args()
+    paths = [path.resolve() for path in arguments.notebooks] or all_notebooks()
+    for number, path in enumerate(paths, start=1):
+        name = path.relative_to(ROOT)
+        print(f"[{number}/{len(paths)}] {name} ... ", end="", flush=True)
+        start = time.monotonic()
+        try:
+            notebook = execute(path)
+        except (CellExecutionError, CellTimeoutError, DeadKernelError, RuntimeError) as e:
+            sys.exit(f"failed\n\n{e}\n{name} stopped at the cell above.")
+        target = (arguments.into or ROOT) / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, target)
+        print(f"{time.monotonic() - start:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
