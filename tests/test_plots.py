@@ -1,0 +1,173 @@
+"""Figures show what they were given, once, and the same on every run."""
+
+import base64
+import io
+from types import SimpleNamespace
+
+import nbformat
+import numpy as np
+import pytest
+from nbclient import NotebookClient
+from PIL import Image
+
+from netinvert import plots
+
+
+def pixels(figure) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(plots.figure_png(figure))).convert("RGB"))
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).random((4, 28, 28, 1)).astype("float32")
+
+
+def search(factor=1.0, targets=50):
+    """A result whose objective falls tenfold every 100 steps."""
+    steps = np.arange(0, 301, 100)
+    spread = factor * np.linspace(0.5, 1.5, targets)
+    objective = 10.0 ** (-steps[:, None] / 100) * spread
+    return SimpleNamespace(
+        method="a search", history={"step": steps, "objective": objective}
+    )
+
+
+def test_every_image_stands_in_its_row_and_column(images):
+    figure = plots.compare({"target": images, "mean image": 1 - images})
+    shown = [axes.get_images()[0].get_array() for axes in figure.axes]
+    np.testing.assert_array_equal(shown, np.concatenate([images, 1 - images])[..., 0])
+    assert [figure.axes[i].get_ylabel() for i in (0, 4)] == ["target", "mean image"]
+
+
+def test_ink_is_dark_and_paper_is_white():
+    blank, full = np.zeros((1, 8, 8, 1)), np.ones((1, 8, 8, 1))
+    middle = [pixels(plots.compare({"": x}))[60, 60] for x in (blank, full)]
+    np.testing.assert_array_equal(middle, [[255] * 3, [0] * 3])
+
+
+@pytest.mark.parametrize(
+    ("value", "is_coloured"), [(1.02, False), (1.2, True), (-0.2, True)]
+)
+def test_pixels_clearly_outside_the_bounds_are_coloured(value, is_coloured):
+    picture = pixels(plots.compare({"": np.full((1, 8, 8, 1), value)}))
+    assert (np.ptp(picture[60, 60]) > 0) == is_coloured
+
+
+def test_captions_and_titles_stand_with_their_images(images):
+    figure = plots.compare(
+        {"target": images, "guess": images},
+        captions={"guess": np.array([12.345, 9.0, np.inf, 20.0])},
+        titles=["three", "two", "one", "zero"],
+    )
+    below = [axes.get_xlabel() for axes in figure.axes]
+    assert below == ["", "", "", "", "12.3", "9", "inf", "20"]
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["three", "two", "one", "zero", "", "", "", ""]
+
+
+def test_the_curve_of_a_search_is_the_median_over_targets():
+    figure = plots.history({"slow": search(1.0), "fast": search(0.01)}, "output error")
+    axes = figure.axes[0]
+    slow, fast = (line.get_ydata() for line in axes.get_lines())
+    np.testing.assert_allclose(slow, [1, 0.1, 0.01, 0.001])
+    np.testing.assert_allclose(fast, slow / 100)
+    assert axes.get_yscale() == "log"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "output error")
+    band = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.max() == pytest.approx(1.4) and band.min() == pytest.approx(0.0006)
+
+
+def test_an_objective_below_zero_is_drawn_on_a_linear_scale():
+    result = search()
+    result.history["objective"] -= 0.5
+    assert plots.history(result).axes[0].get_yscale() == "linear"
+
+
+def test_a_curve_is_the_mean_with_an_interval_that_covers_the_settings():
+    rows = np.array([[1.0, 4.0, 9.0], [3.0, 6.0, 11.0]])
+    figure = plots.curve(
+        [2, 8, 32], {"ridge": rows}, "size", "PSNR (dB)", floors={"blank": 0.5}
+    )
+    axes = figure.axes[0]
+    np.testing.assert_allclose(axes.get_lines()[0].get_ydata(), [2, 5, 10])
+    np.testing.assert_allclose(axes.get_lines()[1].get_ydata(), 0.5)
+    band = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.max() == pytest.approx(10 + 12.706, abs=1e-3)  # t, 1 degree of freedom
+    assert axes.get_xscale() == "log"
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["2", "8", "32"]
+
+
+def test_labels_differ_in_colour_marker_and_line():
+    values = {name: [1.0, 2.0] for name in "abcdefg"}
+    lines = plots.curve(["x", "y"], values, "", "").axes[0].get_lines()
+    looks = [(line.get_color(), line.get_marker()) for line in lines]
+    assert len({colour for colour, _ in looks}) == len(lines)
+    assert len({marker for _, marker in looks}) == len(lines)
+
+
+def test_vectors_are_drawn_one_panel_per_input():
+    truth = np.arange(6.0).reshape(2, 3)
+    figure = plots.vectors({"true": truth, "found": -truth}, names=["a", "b", "c"])
+    drawn = [[line.get_ydata() for line in axes.get_lines()] for axes in figure.axes]
+    np.testing.assert_array_equal(drawn, np.stack([truth, -truth], axis=1))
+
+
+@pytest.mark.parametrize("shape", [(40, 28, 28, 1), (5, 28, 28, 1), (40, 7), (3, 2, 2)])
+def test_a_result_shows_at_most_sixteen_inputs_with_their_errors(shape):
+    result = SimpleNamespace(inputs=np.zeros(shape), residual=np.full(shape[0], 2e-7))
+    axes = plots.inversion_figure(result).axes
+    shown = [one for one in axes if one.axison]
+    assert len(shown) == min(16, shape[0])
+    assert all("2.0e-07" in one.get_xlabel() + one.get_title() for one in shown)
+
+
+def test_pictures_are_opaque_and_fit_the_column(images):
+    file = io.BytesIO(plots.figure_png(plots.compare({"target": images})))
+    picture = Image.open(file).convert("RGBA")
+    assert picture.width <= 728
+    assert np.asarray(picture)[..., 3].min() == 255
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ({"a": np.zeros((2, 784))}, {}, "Draw other inputs with vectors"),
+        ({"a": np.zeros((17, 8, 8, 1))}, {}, r"1 to 16; got \{'a': 17\}"),
+        ({"a": np.zeros((2, 8, 8, 1)), "b": np.zeros((3, 8, 8, 1))}, {}, "'b': 3"),
+        ({"a": np.full((2, 8, 8, 1), np.nan)}, {}, "'a' has values that are not"),
+        ({"a": np.zeros((2, 8, 8, 1))}, {"captions": {"b": [1, 2]}}, r"\['b'\]"),
+        ({"a": np.zeros((2, 8, 8, 1))}, {"titles": ["one"]}, "2 captions or titles"),
+        ({}, {}, r"got \{\}"),
+    ],
+)
+def test_a_grid_that_cannot_be_drawn_is_refused(rows, options, message):
+    with pytest.raises(ValueError, match=message):
+        plots.compare(rows, **options)
+
+
+def test_curves_that_cannot_be_drawn_are_refused():
+    with pytest.raises(ValueError, match=r"shape \(R, 2\).*got shape \(3,\)"):
+        plots.curve([1, 2], {"a": [1.0, 2.0, 3.0]}, "", "")
+    with pytest.raises(ValueError, match="only a search records one"):
+        plots.history(SimpleNamespace(method="ridge", history={}))
+    with pytest.raises(ValueError, match="one shape"):
+        plots.vectors({"a": np.zeros((2, 3)), "b": np.zeros((2, 4))})
+
+
+CURVE = "plots.curve([1, 2, 3], {'ridge': [1.0, 3.0, 2.0]}, 'size', 'PSNR (dB)')"
+
+
+def test_a_notebook_shows_a_picture_once_and_the_same_bytes_as_here():
+    """With and without pyplot, which would add a display of its own."""
+    cells = [
+        f"from netinvert import plots\n{CURVE}",
+        f"import matplotlib.pyplot as plt\nplt.figure(); plt.close()\n{CURVE}",
+    ]
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
+    NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
+    here = plots.figure_png(eval(CURVE))
+    for cell in notebook.cells:
+        outputs = [output for output in cell.outputs if "data" in output]
+        assert len(outputs) == 1
+        assert base64.b64decode(outputs[0].data["image/png"]) == here
