@@ -1,0 +1,21 @@
+"""Can a neural network be inverted? Methods, judge and certificates for the book."""
+
+from netinvert import metrics, objectives
+from netinvert.data import load_fashion_mnist, load_mnist
+from netinvert.gradient import GradientInversion
+from netinvert.inversion import Inversion, Method, invert
+from netinvert.models import load_model, pretrained, tap
+
+__all__ = [
+    "GradientInversion",
+    "Inversion",
+    "Method",
+    "invert",
+    "load_fashion_mnist",
+    "load_mnist",
+    "load_model",
+    "metrics",
+    "objectives",
+    "pretrained",
+    "tap",
+]

@@ -1,0 +1,161 @@
+"""What a search minimises: terms that add and scale.
+
+A term is one of two kinds. A *mismatch* compares the network's outputs with the
+targets; a *prior* looks at the inputs alone and is small for plausible ones. Terms
+combine with ``+`` and with a number in front, and are always minimised::
+
+    squared_error + 0.3 * total_variation
+
+Every term gives one number per example, so that the examples of a batch cannot
+influence each other. A prior of your own takes a few lines::
+
+    @prior
+    def ink(inputs):
+        return tf.reduce_mean(inputs, axis=[1, 2, 3])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Real
+
+import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class Term:
+    """One weighted summand; ``compares`` says whether it looks at the outputs."""
+
+    weight: float
+    function: Callable
+    compares: bool
+
+    def __repr__(self) -> str:
+        name = getattr(self.function, "__name__", repr(self.function))
+        return name if self.weight == 1 else f"{self.weight:g} * {name}"
+
+
+@dataclass(frozen=True, repr=False)
+class Objective:
+    """A sum of weighted terms, one number per example, always minimised.
+
+    Calling it with ``(inputs, outputs, targets)``, tensors of N examples, returns
+    a tensor of shape (N,).
+    """
+
+    terms: tuple[Term, ...]
+
+    def __call__(self, inputs, outputs, targets):
+        return tf.add_n(
+            [
+                term.weight
+                * (term.function(outputs, targets) if term.compares
+                   else term.function(inputs))
+                for term in self.terms
+            ]
+        )
+
+    @property
+    def mismatch(self) -> Objective:
+        """The terms that compare outputs with targets, without the priors."""
+        return Objective(tuple(term for term in self.terms if term.compares))
+
+    @property
+    def names_class(self) -> bool:
+        """Whether targets name a wanted class instead of output values."""
+        return any(term.function is cross_entropy_term for term in self.terms)
+
+    def __add__(self, other: Objective) -> Objective:
+        if not isinstance(other, Objective):
+            return NotImplemented
+        return Objective(self.terms + other.terms)
+
+    def __mul__(self, weight: float) -> Objective:
+        if not isinstance(weight, Real):
+            return NotImplemented
+        if not 0 <= weight < float("inf"):
+            raise ValueError(
+                f"a term's weight must be a finite number of at least 0, since "
+                f"objectives are always minimised; got {weight!r}"
+            )
+        return Objective(
+            tuple(
+                Term(float(weight) * term.weight, term.function, term.compares)
+                for term in self.terms
+            )
+        )
+
+    __rmul__ = __mul__
+
+    def __repr__(self) -> str:
+        return " + ".join(map(repr, self.terms))
+
+
+def mismatch(function: Callable) -> Objective:
+    """Make an objective of ``function(outputs, targets) -> (N,)``."""
+    return Objective((Term(1.0, function, compares=True),))
+
+
+def prior(function: Callable) -> Objective:
+    """Make an objective of ``function(inputs) -> (N,)``."""
+    return Objective((Term(1.0, function, compares=False),))
+
+
+def per_example(values):
+    """Mean over all axes but the first: (N, ...) -> (N,)."""
+    return tf.reduce_mean(values, axis=tf.range(1, tf.rank(values)))
+
+
+@mismatch
+def squared_error(outputs, targets):
+    """Mean squared difference between outputs and targets."""
+    return per_example(tf.square(outputs - targets))
+
+
+def cross_entropy_term(outputs, targets):
+    return tf.nn.softmax_cross_entropy_with_logits(targets, outputs)
+
+
+cross_entropy_term.__name__ = "cross_entropy"
+#: Cross-entropy of logits against a wanted class, as one-hot or probabilities.
+#: Its gradient does not vanish at a confident wrong answer, as that of a squared
+#: error on softmax outputs does.
+cross_entropy = mismatch(cross_entropy_term)
+
+
+@mismatch
+def relative_error(outputs, targets):
+    """Squared error as a share of the target's own mean square.
+
+    On this scale one weight of a prior suits every layer, whether its values are
+    small or large. An all-zero target counts as one of mean square 1e-6.
+    """
+    size = per_example(tf.square(targets))
+    return per_example(tf.square(outputs - targets)) / tf.maximum(size, 1e-6)
+
+
+@prior
+def total_variation(inputs):
+    """Mean length of the image gradient, per pixel (images only).
+
+    Rudin, Osher & Fatemi 1992; as a prior for inversion, Mahendran & Vedaldi 2015.
+    """
+    if inputs.shape.rank != 4:
+        raise ValueError(
+            f"total_variation needs images of shape (N, height, width, channels), "
+            f"got {tuple(inputs.shape)}; leave it out for vector inputs"
+        )
+    down = inputs[:, 1:, :-1] - inputs[:, :-1, :-1]
+    right = inputs[:, :-1, 1:] - inputs[:, :-1, :-1]
+    # The small constant keeps the square root differentiable where nothing changes.
+    return per_example(tf.sqrt(tf.square(down) + tf.square(right) + 1e-4))
+
+
+@prior
+def alpha_norm(inputs):
+    """Mean of ``|value| ** 6``: punishes extreme values, spares small ones.
+
+    Mahendran & Vedaldi 2015, with their exponent of 6.
+    """
+    return per_example(tf.square(inputs) ** 3)
