@@ -49,18 +49,17 @@ def cnn() -> keras.Model:
 def evaluator() -> keras.Model:
     """Build the independent judge of reconstructions, untrained.
 
-    It pools and normalises where the networks under study do neither, so a
-    picture made to please them does not please it for the same reason.
+    Its three convolutions pool where the networks under study stride or flatten.
+    It has no batch normalisation: with it, the judge is as accurate on digits,
+    but misreads every blurred 4, and reconstructions are often blurred.
     """
     layers = keras.layers
     inputs = values = keras.Input(IMAGE_SHAPE)
     for block, filters in enumerate((8, 32, 64), start=1):
         values = layers.Conv2D(
-            filters, 3, padding="same", use_bias=False, name=f"conv_{block}"
+            filters, 3, padding="same", activation="relu", name=f"conv_{block}"
         )(values)
-        values = layers.BatchNormalization(name=f"norm_{block}")(values)
         values = layers.MaxPooling2D(name=f"pool_{block}")(values)
-        values = layers.ReLU(name=f"relu_{block}")(values)
     values = layers.Flatten(name="flatten")(values)
     values = layers.Dropout(0.3, name="dropout")(values)
     values = layers.Dense(10, name="logits")(values)
