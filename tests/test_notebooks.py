@@ -1,0 +1,122 @@
+"""What every stored notebook must be, seen without running it.
+
+That its outputs are those of a fresh run is checked by nbval and conftest.py.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from tools.environment import ROOT
+from tools.run_notebooks import METADATA, all_notebooks, install_line
+
+LINES, WIDTH = 14, 79
+LOCAL_PATH = re.compile(r"/(home|root|tmp|Users|private|work)/|site-packages|[A-Z]:\\")
+EXEMPTING_TAG = "nbval-ignore-output"
+FORBIDDEN_MARK = re.compile(r"#\s*(NBVAL_|PYTEST_VALIDATE_)|nbval-skip")
+
+
+@pytest.fixture(params=all_notebooks(), ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def code_cells(notebook):
+    return [
+        (number, cell)
+        for number, cell in enumerate(notebook.cells)
+        if cell.cell_type == "code" and cell.source.strip()
+    ]
+
+
+def has_tag(cell, tag):
+    return tag in cell.metadata.get("tags", [])
+
+
+def text_of(output):
+    """Everything in an output that a reader could read."""
+    parts = [output.get("text", ""), *output.get("traceback", [])]
+    parts += [v for k, v in output.get("data", {}).items() if k.startswith("text/")]
+    return "\n".join("".join(part) for part in parts)
+
+
+def test_every_notebook_is_collected_by_a_plain_pytest_run():
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "--ignore=tests"]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    collected = {line.partition("::")[0] for line in listing.splitlines()}
+    expected = {path.relative_to(ROOT).as_posix() for path in all_notebooks()}
+    assert expected and expected <= collected
+
+
+def test_the_notebook_is_valid_and_says_nothing_about_the_machine(notebook):
+    nbformat.validate(notebook)
+    assert notebook.metadata == METADATA
+
+
+def test_the_cells_were_run_in_order_from_an_empty_kernel(notebook):
+    counts = [cell.execution_count for _, cell in code_cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+def test_cells_fit_on_the_page(notebook):
+    for number, cell in code_cells(notebook):
+        lines = cell.source.splitlines()
+        assert len(lines) <= LINES, f"cell {number} has {len(lines)} lines"
+        widest = max(lines, key=len)
+        assert len(widest) <= WIDTH, f"cell {number}: {widest}"
+
+
+def test_few_cells_are_exempt_from_comparison(notebook):
+    cells = code_cells(notebook)
+    exempt = [number for number, cell in cells if has_tag(cell, EXEMPTING_TAG)]
+    assert len(exempt) <= max(2, len(cells) // 6), f"exempt cells: {exempt}"
+    for number, cell in cells:
+        marks = cell.source + " ".join(cell.metadata.get("tags", []))
+        assert not FORBIDDEN_MARK.search(marks), f"cell {number} hides from nbval"
+
+
+def test_every_figure_is_described_for_those_who_cannot_see_it(notebook):
+    for number, cell in code_cells(notebook):
+        kinds = {kind for output in cell.outputs for kind in output.get("data", {})}
+        if "image/png" in kinds:
+            alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+            assert len(alt.split()) >= 3, f"cell {number} has no alt text"
+        for tag in re.findall(r"<img\b[^>]*>", "".join(map(text_of, cell.outputs))):
+            assert re.search(r"\balt=[\"'][^\"']", tag), f"cell {number}: {tag[:60]}"
+
+
+def test_no_unplanned_error_and_no_message_is_stored(notebook):
+    for number, cell in code_cells(notebook):
+        for output in cell.outputs:
+            assert output.get("name") != "stderr", f"cell {number} stores stderr"
+            if output.output_type == "error":
+                assert has_tag(cell, "raises-exception"), f"cell {number} failed"
+
+
+def test_no_path_of_the_author_s_machine_is_stored(notebook):
+    for number, cell in code_cells(notebook):
+        for text in map(text_of, cell.outputs):
+            found = LOCAL_PATH.search(text)
+            assert not found, (
+                f"cell {number}: {text[max(0, found.start() - 40) :][:80]}"
+            )
+
+
+def test_the_first_cell_installs_the_package_on_colab_and_shows_nothing(notebook):
+    _, first = code_cells(notebook)[0]
+    assert f"    {install_line()}\n" in first.source, "run `make notebooks`"
+    assert '"google.colab" in sys.modules' in first.source
+    assert first.outputs == []
+
+
+def test_the_repository_s_address_is_set_in_one_place_only():
+    address = install_line().rpartition("+")[2].removeprefix("https://")
+    command = ["git", "grep", "--untracked", "-lF", address]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    others = [path for path in listing.split() if not path.endswith(".ipynb")]
+    assert others == ["_config.yml"]
