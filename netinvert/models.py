@@ -123,3 +123,8 @@ def input_shape_of(forward) -> tuple[int, ...] | None:
     if isinstance(forward, keras.Model) and forward.built:
         return tuple(forward.input_shape[1:])
     return None
+
+
+def load_model(path, allow_code: bool = False) -> keras.Model:
+    """First version."""
+    return keras.saving.load_model(path, compile=False, safe_mode=not allow_code)
