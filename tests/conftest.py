@@ -45,7 +45,7 @@ def picture_complaint(stored: list[np.ndarray], fresh: list[np.ndarray]) -> str:
     """Say how the stored pictures differ from the fresh ones; empty if they agree."""
     if len(stored) != len(fresh):
         return f"{len(stored)} pictures are stored, {len(fresh)} were drawn"
-    for number, (old, new) in enumerate(zip(stored, fresh), start=1):
+    for number, (old, new) in enumerate(zip(stored, fresh, strict=True), start=1):
         if old.shape != new.shape:
             return f"picture {number} has shape {old.shape}, drawn was {new.shape}"
         difference = np.sqrt(np.mean((old - new) ** 2))
@@ -78,7 +78,5 @@ def cell_complaint(item: IPyNbCell) -> str:
 def pytest_runtest_call(item):
     result = yield
     if isinstance(item, IPyNbCell) and (complaint := cell_complaint(item)):
-        item.raise_cell_error(
-            f"{complaint}. Run `make notebooks` and look at the diff."
-        )
+        item.raise_cell_error(f"{complaint}; if it should, run `make notebooks`")
     return result

@@ -19,7 +19,7 @@ from pathlib import Path
 import nbformat
 import yaml
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbclient.exceptions import CellControlSignal
 
 from tools.environment import ROOT
 
@@ -90,7 +90,7 @@ def execute(path: Path) -> nbformat.NotebookNode:
 
     Raises
     ------
-    CellExecutionError, CellTimeoutError, DeadKernelError
+    CellControlSignal
         With the traceback of the cell that failed.
     RuntimeError
         If a cell wrote to stderr: a stored warning is a defect of the chapter.
