@@ -12,6 +12,7 @@ import argparse
 import configparser
 import json
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -106,12 +107,11 @@ def execute(path: Path) -> nbformat.NotebookNode:
         notebook,
         timeout=CELL_SECONDS,
         kernel_name="python3",
-        extra_arguments=["--IPKernelApp.log_level=ERROR"],
         resources={"metadata": {"path": str(path.parent)}},
         record_timing=False,
         store_widget_state=False,
         coalesce_streams=True,
-    ).execute()
+    ).execute(stderr=subprocess.DEVNULL)  # cells' own messages arrive as outputs
     for number, cell in enumerate(code_cells, start=1):
         if message := unexpected_stderr(cell.outputs):
             raise RuntimeError(f"code cell {number} wrote to stderr:\n{message}")
@@ -132,13 +132,11 @@ def main() -> None:
         start = time.monotonic()
         try:
             notebook = execute(path)
-        except (
-            CellExecutionError,
-            CellTimeoutError,
-            DeadKernelError,
-            RuntimeError,
-        ) as e:
-            sys.exit(f"failed\n\n{e}\n{name} stopped at the cell above.")
+        except (CellControlSignal, RuntimeError) as error:
+            sys.exit(f"failed
+
+{error}
+{name} stopped at this cell.")
         target = (arguments.into or ROOT) / name
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, target)
