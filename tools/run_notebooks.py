@@ -133,10 +133,7 @@ def main() -> None:
         try:
             notebook = execute(path)
         except (CellControlSignal, RuntimeError) as error:
-            sys.exit(f"failed
-
-{error}
-{name} stopped at this cell.")
+            sys.exit(f"failed\n\n{error}\n{name} stopped at this cell.")
         target = (arguments.into or ROOT) / name
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, target)
