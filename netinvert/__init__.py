@@ -4,7 +4,7 @@ from netinvert import metrics, objectives
 from netinvert.data import load_fashion_mnist, load_mnist
 from netinvert.gradient import GradientInversion
 from netinvert.inversion import Inversion, Method, invert
-from netinvert.models import load_model, pretrained, tap
+from netinvert.models import pretrained, tap
 
 __all__ = [
     "GradientInversion",
@@ -13,7 +13,6 @@ __all__ = [
     "invert",
     "load_fashion_mnist",
     "load_mnist",
-    "load_model",
     "metrics",
     "objectives",
     "pretrained",

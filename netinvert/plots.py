@@ -48,7 +48,8 @@ STYLE = {
     "figure.facecolor": "white",
 }
 LEGEND = {"ncols": 3, "frameon": False, "fontsize": 10}
-INK = colormaps["gray_r"].with_extremes(over=COLOURS[1], under=COLOURS[5])
+OVER, UNDER = COLOURS[1], COLOURS[5]
+INK = colormaps["gray_r"].with_extremes(over=OVER, under=UNDER)
 QUIET = "#555555"
 
 
