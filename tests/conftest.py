@@ -80,3 +80,13 @@ def pytest_runtest_call(item):
     if isinstance(item, IPyNbCell) and (complaint := cell_complaint(item)):
         item.raise_cell_error(f"{complaint}; if it should, run `make notebooks`")
     return result
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say it when the pages were not opened, and how to change that."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if any("no Chromium found" in str(report.longrepr) for report in skipped):
+        terminalreporter.write_line(
+            "The page checks did not run: no Chromium was found. Install one (Debian: "
+            "apt-get install chromium) or point $CHROMIUM to it."
+        )

@@ -1,0 +1,178 @@
+"""The published pages, built as `make html` builds them and opened in a browser."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import re
+import subprocess
+import sys
+import threading
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from tests.browser import find_chromium, open_page
+from tools.environment import ROOT
+from tools.run_notebooks import all_notebooks
+
+HTML = ROOT / "_build" / "html"
+SCREENSHOTS = ROOT / "_build" / "screenshots"
+SIZES = {"wide": (1280, 800), "phone": (390, 844)}
+# The theme declares this constant twice on every page; it does no harm.
+KNOWN_ERROR = "Identifier 'THEBE_JS_URL' has already been declared"
+
+WHAT_IS_MISSING = """
+[...document.images].filter(i => !(i.complete && i.naturalWidth)).map(i => i.src)
+"""
+WHAT_STICKS_OUT = """
+document.documentElement.scrollWidth <= window.innerWidth ? [] :
+[...document.querySelectorAll("main *")]
+  .filter(e => e.getBoundingClientRect().right > window.innerWidth + 1)
+  .map(e => e.outerHTML.slice(0, 120)).concat("(page)")
+"""
+
+
+@pytest.fixture(scope="module")
+def built():
+    """Folder of the pages, built from the stored outputs with warnings as errors."""
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "-q"]
+    command += ["--all", "-n", "-W", "--keep-going"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    return HTML
+
+
+def pages() -> list[str]:
+    """Names of the pages in the table of contents, such as notebooks/01_the_network."""
+    listed = re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text())
+    return sorted(listed)
+
+
+class Links(HTMLParser):
+    def __init__(self, text: str):
+        super().__init__()
+        self.addresses: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        names = {"a": "href", "img": "src", "script": "src", "link": "href"}
+        self.addresses += [v for k, v in attributes if v and k == names.get(tag)]
+
+
+@pytest.mark.parametrize("page", pages())
+def test_every_link_within_the_book_leads_somewhere(built, page):
+    file = built / f"{page}.html"
+    for address in Links(file.read_text(encoding="utf-8")).addresses:
+        parts = urlsplit(address)
+        if not parts.scheme and not parts.netloc and parts.path:
+            assert (file.parent / unquote(parts.path)).exists(), address
+
+
+def test_every_chapter_and_solution_is_in_the_book():
+    expected = {p.relative_to(ROOT).with_suffix("").as_posix() for p in all_notebooks()}
+    assert expected <= set(pages())
+
+
+@pytest.mark.parametrize("page", [p for p in pages() if p.startswith("notebooks/")])
+def test_every_chapter_opens_in_colab_and_on_binder(built, page):
+    addresses = Links((built / f"{page}.html").read_text(encoding="utf-8")).addresses
+    for host in ("colab.research.google.com", "mybinder.org"):
+        assert any(host in address and page in address for address in addresses)
+
+
+@pytest.fixture(scope="module")
+def site(built):
+    """Address at which the built pages are served."""
+
+    class Silent(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    handler = functools.partial(Silent, directory=str(built))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser(site):
+    chromium = find_chromium()
+    if chromium is None and os.environ.get("CI"):
+        pytest.fail("the page checks need Chromium, and in CI they must run")
+    if chromium is None:
+        pytest.skip("no Chromium found")  # conftest.py says what to do about it
+    with open_page(chromium) as page:
+        yield page
+
+
+def complaints(events: list[dict], site: str) -> list[str]:
+    """What the browser reported that it should not have: errors, outside requests."""
+    found = []
+    for event in events:
+        kind, data = event.get("method"), event.get("params", {})
+        if kind == "Runtime.exceptionThrown":
+            details = data["exceptionDetails"]
+            found.append(details.get("exception", details).get("description", ""))
+        elif kind == "Log.entryAdded" and data["entry"]["level"] == "error":
+            found.append(f"{data['entry']['text']} {data['entry'].get('url', '')}")
+        elif kind == "Runtime.consoleAPICalled" and data["type"] == "error":
+            found.append(f"console: {[a.get('value') for a in data['args']]}")
+        elif kind == "Network.requestWillBeSent":
+            address = data["request"]["url"]
+            if not address.startswith((site, "data:", "blob:")):
+                found.append(f"request to another site: {address}")
+        elif kind == "Network.loadingFailed" and not data.get("canceled"):
+            found.append(f"not loaded: {data['errorText']}")
+    return [text for text in found if KNOWN_ERROR not in text]
+
+
+@pytest.mark.parametrize("page", pages())
+def test_the_page_loads_whole_and_fits_every_screen(browser, site, page):
+    for name, (width, height) in SIZES.items():
+        for scheme in ("light", "dark"):
+            browser.look(width, height, scheme)
+            browser.visit(f"{site}/{page}.html")
+            file = f"{page.replace('/', '-')}-{name}-{scheme}.png"
+            browser.screenshot(SCREENSHOTS / file)
+            assert complaints(browser.events, site) == []
+            assert browser.evaluate(WHAT_IS_MISSING) == []
+            assert browser.evaluate(WHAT_STICKS_OUT) == [], name
+            theme = browser.evaluate("document.documentElement.dataset.theme")
+            assert theme == scheme
+
+
+def pages_with_a_scrubber(folder: Path) -> list[str]:
+    texts = {page: (folder / f"{page}.html").read_text("utf-8") for page in pages()}
+    return [page for page, text in texts.items() if 'class="ni-scrubber' in text]
+
+
+def test_scrubbers_move_by_keyboard_without_a_kernel(browser, site, built):
+    found = pages_with_a_scrubber(built)
+    assert found, "no chapter shows a scrubber"
+    for page in found:
+        browser.look(*SIZES["wide"], "light")
+        browser.visit(f"{site}/{page}.html")
+        count = browser.evaluate("document.querySelectorAll('.ni-scrubber').length")
+        for number in range(count):
+            check_scrubber(browser, number)
+        assert complaints(browser.events, site) == []
+
+
+def check_scrubber(browser, number: int) -> None:
+    """Home, two steps to the right and one back show the frames that they should."""
+    scrubber = f"document.querySelectorAll('.ni-scrubber')[{number}]"
+    looks = f"[...{scrubber}.querySelectorAll('img')].map(i => i.src).join()"
+    browser.evaluate(f"{scrubber}.scrollIntoView()")
+    browser.evaluate(f"{scrubber}.querySelector('input[type=range]').focus()")
+    seen = []
+    for key in ("Home", "ArrowRight", "ArrowRight", "ArrowLeft", "End"):
+        browser.press(key)
+        seen.append(browser.evaluate(looks))
+    first, second, third, back, last = seen
+    assert len({first, second, third}) == 3, "the picture did not change"
+    assert back == second and last != first
