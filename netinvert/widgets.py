@@ -1,0 +1,293 @@
+"""Pictures with sliders, which move with a kernel and without.
+
+An :class:`Explorer` has two faces. In a notebook that a person is working in, it
+is made of ipywidgets, and every move of a slider calls your function. Everywhere
+else (a published page, a notebook executed by a program) it is one piece of HTML
+that carries a frame for every setting and asks nothing of any server.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import itertools
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image, ImageColor
+
+from netinvert.plots import OUTSIDE, OVER, UNDER, figure_png
+
+MOST_FRAMES = 200  # in one page: beyond that it grows heavy
+SCRUBBER_FRAMES = 24
+SCRUBBER_IMAGES = 4
+COLUMN = 560  # pixels; small images are enlarged towards this width
+LARGEST_SCALE = 5
+GREYS = 14  # with the two colours of pixels out of bounds, 4 bits per pixel
+RULE = 2  # index of the light grey around every image
+
+STYLE = """
+.ni-explorer { margin: 0; max-width: 560px; color: inherit; font: inherit; }
+.ni-explorer img { max-width: 100%; height: auto; background: white; }
+.ni-explorer p { margin: .4em 0; min-height: 1.5em; white-space: pre-wrap; }
+.ni-explorer label { display: flex; gap: .7em; align-items: center; margin: .3em 0; }
+.ni-explorer input { flex: 1; min-width: 8em; height: 1.8em; accent-color: #0072B2; }
+.ni-explorer label span { min-width: 6em; }
+"""
+
+SCRIPT = """
+document.querySelectorAll('.ni-explorer:not([data-ready])').forEach(root => {
+  root.dataset.ready = 'yes';
+  const {choices, frames} = JSON.parse(root.dataset.content);
+  const sliders = root.querySelectorAll('input');
+  const picture = root.querySelector('img'), text = root.querySelector('p');
+  const show = () => {
+    let index = 0;
+    sliders.forEach((slider, i) => {
+      const value = choices[i][slider.value];
+      index = index * choices[i].length + Number(slider.value);
+      slider.setAttribute('aria-valuetext', value);
+      slider.nextElementSibling.textContent = value;
+    });
+    picture.src = 'data:image/png;base64,' + frames[index][0];
+    picture.alt = text.textContent = frames[index][1];
+  };
+  sliders.forEach(slider => {
+    slider.disabled = false;
+    slider.addEventListener('input', show);
+  });
+  show();
+});
+"""
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Explorer:
+    """A picture with sliders, which :func:`explorer` and :func:`scrubber` make.
+
+    As the last line of a notebook cell it shows the face that fits: ``live()``
+    where a person works in the notebook, otherwise ``static()``.
+    """
+
+    function: Callable
+    choices: dict[str, list]
+    _frames: dict = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name} ({len(v)})" for name, v in self.choices.items())
+        return f"<Explorer with sliders {sizes}>"
+
+    def frame(self, *places: int) -> tuple[str, str]:
+        """Return picture (PNG in base64) and text for one place of each slider."""
+        if places not in self._frames:
+            values = map(list.__getitem__, self.choices.values(), places)
+            answer = self.function(**dict(zip(self.choices, values, strict=True)))
+            if not isinstance(answer, tuple) or len(answer) != 2:
+                raise ValueError(
+                    "the function of an explorer must return a pair (images or "
+                    f"figure, text), got {type(answer).__name__}"
+                )
+            shown, text = answer
+            png = figure_png(shown) if isinstance(shown, Figure) else _png(shown)
+            self._frames[places] = base64.b64encode(png).decode("ascii"), str(text)
+        return self._frames[places]
+
+    def static(self) -> str:
+        """Return HTML that needs no kernel, no server and no other file."""
+        places = itertools.product(*(range(len(v)) for v in self.choices.values()))
+        frames = [self.frame(*place) for place in places]
+        names = [[str(value) for value in v] for v in self.choices.values()]
+        content = json.dumps({"choices": names, "frames": frames})
+        sliders = "".join(map(_slider, self.choices, names))
+        return (
+            '<div class="ni-explorer" role="group" aria-label="Picture with sliders"'
+            f' data-content="{html.escape(content)}"><style>{STYLE}</style>'
+            f"{_picture(*frames[0])}{sliders}<script>{SCRIPT}</script></div>"
+        )
+
+    def live(self):
+        """Return the ipywidgets face: every move of a slider calls the function."""
+        import ipywidgets
+
+        sliders = [
+            ipywidgets.SelectionSlider(
+                options=[(str(value), place) for place, value in enumerate(values)],
+                description=_words(name),
+                style={"description_width": "initial"},
+                continuous_update=False,
+            )
+            for name, values in self.choices.items()
+        ]
+        picture = ipywidgets.HTML()
+
+        def show(_=None) -> None:
+            try:
+                shown = _picture(*self.frame(*(slider.value for slider in sliders)))
+            except Exception as error:  # a notebook hides what a callback raises
+                shown = f"<pre>{html.escape(repr(error))}</pre>"
+            picture.value = shown
+
+        for slider in sliders:
+            slider.observe(show, names="value")
+        show()
+        box = ipywidgets.VBox([ipywidgets.HTML(f"<style>{STYLE}</style>"), picture])
+        box.children += tuple(sliders)
+        box.add_class("ni-explorer")
+        return box
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import HTML, display
+
+        display(self.live() if _person_at_kernel() else HTML(self.static()))
+
+
+def explorer(function: Callable, **choices: Sequence) -> Explorer:
+    """Let a reader turn the settings of a function and see what it draws.
+
+    Parameters
+    ----------
+    function : callable
+        Called with one value of every choice, by name. Returns a pair: what to
+        show, either grey images in [0, 1] of shape (n, height, width, 1), n <= 8,
+        side by side, or a figure from :mod:`netinvert.plots`; and a text that
+        says the same in words, set below it and read aloud instead of it.
+    **choices : sequences
+        The values of each setting, such as ``digit=range(10)``,
+        ``prior_weight=[0, 0.1, 1]``. One slider each, first value first.
+
+    Returns
+    -------
+    Explorer
+
+    Raises
+    ------
+    ValueError
+        If there are no choices, a choice has no values, or the page would have
+        to carry more than 200 frames.
+
+    Examples
+    --------
+    >>> def blend(share):
+    ...     return (1 - share) * three + share * seven, f"{share:.0%} seven"
+    >>> explorer(blend, share=[0, 0.25, 0.5, 0.75, 1])
+    """
+    listed = {}
+    for name, values in choices.items():
+        listed[name] = [] if isinstance(values, str) else list(values)
+        if not listed[name]:
+            raise ValueError(f"choice {name!r} needs a list of values, got {values!r}")
+    frames = math.prod(map(len, listed.values()))
+    if not listed or frames > MOST_FRAMES:
+        raise ValueError(
+            f"an explorer carries 1 to {MOST_FRAMES} frames, one for every "
+            f"combination of its choices; got {len(listed)} choices with {frames} "
+            "combinations. Pass choices by name, such as digit=range(10), and fewer "
+            "values of each."
+        )
+    return Explorer(function, listed)
+
+
+def scrubber(result) -> Explorer:
+    """Let a reader move through the steps of a search.
+
+    Parameters
+    ----------
+    result : Inversion
+        Of a method that searches images. Its first 4 images are shown at up to
+        24 of the recorded steps, the first and the last among them.
+
+    Returns
+    -------
+    Explorer
+
+    Raises
+    ------
+    ValueError
+        If the result has no history, or its inputs are no grey images.
+    """
+    past = result.history
+    if not {"step", "inputs"} <= past.keys():
+        raise ValueError(
+            f"there are no steps to show in the history of {result.method}: only a "
+            "search records them"
+        )
+    count = len(past["step"])
+    chosen = np.unique(np.linspace(0, count - 1, SCRUBBER_FRAMES).round().astype(int))
+    place_of = {int(past["step"][place]): place for place in chosen}
+
+    def at(step):
+        text = f"step {step}"
+        if "objective" in past:
+            objective = past["objective"][place_of[step]]
+            text += f": objective {np.median(objective):.1e}"
+            text += f", median of {len(objective)} targets"
+        return past["inputs"][place_of[step]][:SCRUBBER_IMAGES], text
+
+    return explorer(at, step=list(place_of))
+
+
+def _person_at_kernel() -> bool:
+    """Whether a person's notebook asked for this cell, not a program.
+
+    JupyterLab, Notebook and VS Code send the cell's identity along with its code;
+    nbclient, nbconvert and nbval do not.
+    """
+    from IPython import get_ipython
+
+    parent = getattr(get_ipython(), "get_parent", dict)()
+    return "cellId" in parent.get("metadata", {}) or "google.colab" in sys.modules
+
+
+def _words(name: str) -> str:
+    return html.escape(name.replace("_", " "))
+
+
+def _slider(name: str, values: list[str]) -> str:
+    return (
+        f'<label>{_words(name)} <input type="range" class="ni-scrubber" min="0" '
+        f'max="{len(values) - 1}" value="0" disabled>'
+        f"<span>{html.escape(values[0])}</span></label>"
+    )
+
+
+def _picture(png: str, text: str) -> str:
+    """Enlarge small pictures by a whole number, with sharp pixels."""
+    width = Image.open(io.BytesIO(base64.b64decode(png))).width
+    scale = max(1, min(LARGEST_SCALE, COLUMN // width))
+    sharp = "; image-rendering: pixelated" if scale > 1 else ""
+    words = html.escape(text)
+    return (
+        f'<img src="data:image/png;base64,{png}" alt="{words}" '
+        f'style="width: {scale * width}px{sharp}"><p aria-live="polite">{words}</p>'
+    )
+
+
+def _png(images) -> bytes:
+    """Draw grey images side by side in 4 bits per pixel, white 0 and black 1."""
+    images = np.asarray(images, dtype="float64")
+    if images.ndim == 3:
+        images = images[np.newaxis]
+    if images.ndim != 4 or images.shape[3] != 1 or not 1 <= len(images) <= 8:
+        raise ValueError(
+            "expected 1 to 8 grey images, shape (n, height, width, 1), got "
+            f"{images.shape}. Anything else can be drawn with netinvert.plots."
+        )
+    if not np.isfinite(images).all():
+        raise ValueError("the images hold values that are not finite")
+    ink = np.clip(images[..., 0] * (GREYS - 1), 0, GREYS - 1).round()
+    ink[images[..., 0] > 1 + OUTSIDE] = GREYS
+    ink[images[..., 0] < -OUTSIDE] = GREYS + 1
+    framed = np.pad(ink, [(0, 0), (1, 1), (1, 1)], constant_values=RULE)
+    greys = [f"hsl(0, 0%, {100 * (1 - i / (GREYS - 1))}%)" for i in range(GREYS)]
+    palette = map(ImageColor.getrgb, [*greys, OVER, UNDER])
+    picture = Image.fromarray(np.hstack(framed).astype("uint8"))
+    picture.putpalette(list(itertools.chain.from_iterable(palette)))
+    file = io.BytesIO()
+    picture.save(file, format="png", bits=4, optimize=True)
+    return file.getvalue()
