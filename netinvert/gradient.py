@@ -10,7 +10,6 @@ parametrization: see :mod:`netinvert.autoencoder`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import keras
@@ -144,7 +143,7 @@ class GradientInversion:
                     forward,
                     targets,
                     parametrization.encode(inputs),
-                    parametrization.draw,
+                    parametrization,
                     objective,
                     self,
                 )
@@ -208,7 +207,9 @@ def starting_inputs(start, mean, forward, targets, *, bounds, seed, input_shape)
         inputs = np.random.default_rng(seed).uniform(*bounds, input_shape)
     # The noise does not depend on the target's place in the batch: so neither does
     # the answer.
-    return np.array(np.broadcast_to(inputs, (len(targets), *input_shape)), targets.dtype)
+    return np.array(
+        np.broadcast_to(inputs, (len(targets), *input_shape)), targets.dtype
+    )
 
 
 def check_start_array(inputs: np.ndarray, count: int, input_shape) -> None:
@@ -222,7 +223,7 @@ def check_start_array(inputs: np.ndarray, count: int, input_shape) -> None:
         raise ValueError("the start array holds NaN or infinity")
 
 
-def search(forward, targets, code, draw, objective, settings):
+def search(forward, targets, code, parametrization, objective, settings):
     """Move codes by Adam so that the inputs drawn from them minimise an objective.
 
     Parameters
@@ -231,9 +232,8 @@ def search(forward, targets, code, draw, objective, settings):
     targets : array (N, ...)
     code : array (N, ...)
         Where to begin.
-    draw : callable
-        The parametrization, codes -> inputs; hashable, so that the compiled search
-        can be used again.
+    parametrization : object with ``draw``, codes -> inputs
+        Hashable, so that the compiled search can be used again.
     objective : Objective
     settings : object with ``steps``, ``learning_rate`` and ``jit_compile``
 
@@ -245,8 +245,8 @@ def search(forward, targets, code, draw, objective, settings):
     history : dict
         As in :class:`netinvert.Inversion`.
     """
-    xla = use_xla(settings.jit_compile, forward, draw)
-    advance, look = compile_search(forward, draw, objective, xla)
+    xla = use_xla(settings.jit_compile, forward, parametrization)
+    advance, look = compile_search(forward, parametrization, objective, xla)
     rate, steps = (
         tf.constant(value, targets.dtype)
         for value in (settings.learning_rate, settings.steps)
@@ -269,12 +269,12 @@ def search(forward, targets, code, draw, objective, settings):
 
 
 @functools.lru_cache(maxsize=8)  # a new trace costs a second; keeps 8 networks alive
-def compile_search(forward, draw: Callable, objective: Objective, xla: bool):
+def compile_search(forward, parametrization, objective: Objective, xla: bool):
     """Compile the steps of a search, and a look at where it stands."""
     function = as_function(forward)
 
     def examine(code, targets):
-        inputs = draw(code)
+        inputs = parametrization.draw(code)
         outputs = function(inputs)
         return (
             inputs,
@@ -283,19 +283,21 @@ def compile_search(forward, draw: Callable, objective: Objective, xla: bool):
         )
 
     @tf.function(jit_compile=xla, reduce_retracing=True)
-    def advance(code, mean, square, targets, begin, end, rate, steps):
+    def advance(code, mean, square, targets, step, end, rate, steps):
         # Adam by hand: Keras's needs variables of a fixed batch size, and its
-        # stateless form does not exist for TensorFlow.
-        for step in tf.range(begin, end):
+        # stateless form does not exist for TensorFlow. A while loop, since XLA
+        # would compile a for loop anew for every range.
+        while step < end:
             with tf.GradientTape() as tape:
                 tape.watch(code)
                 total = tf.reduce_sum(examine(code, targets)[2])
             gradient = tape.gradient(total, code)
             mean = 0.9 * mean + 0.1 * gradient
             square = 0.999 * square + 0.001 * tf.square(gradient)
-            unbiased = mean / (1 - 0.9 ** (step + 1))
-            spread = tf.sqrt(square / (1 - 0.999 ** (step + 1)))
-            decayed = 0.5 * rate * (1 + tf.cos(np.pi * step / steps))
+            step += 1
+            unbiased = mean / (1 - 0.9**step)
+            spread = tf.sqrt(square / (1 - 0.999**step))
+            decayed = 0.5 * rate * (1 + tf.cos(np.pi * (step - 1) / steps))
             moved = code - decayed * unbiased / (spread + 1e-7)
             # A search that overflows stays at its last finite code.
             code = tf.where(tf.math.is_finite(moved), moved, code)
@@ -304,14 +306,13 @@ def compile_search(forward, draw: Callable, objective: Objective, xla: bool):
     return advance, tf.function(examine, jit_compile=xla, reduce_retracing=True)
 
 
-def use_xla(jit_compile, *functions) -> bool:
+def use_xla(jit_compile, *networks) -> bool:
     """Resolve "auto": XLA, but for convolutions on a processor (measured 3x slower)."""
     if jit_compile != "auto":
         return bool(jit_compile)
     if tf.config.list_physical_devices("GPU"):
         return True
-    owners = [getattr(function, "__self__", function) for function in functions]
-    return not any(convolves(owner) for owner in owners)
+    return not any(convolves(network) for network in networks)
 
 
 def convolves(network) -> bool:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import keras
 
 from netinvert.data import read_asset
+from netinvert.loading import load_model
+from netinvert.tapping import check_one_input, tap
+
+__all__ = [
+    "as_function",
+    "cnn",
+    "evaluator",
+    "input_shape_of",
+    "load_model",
+    "load_weights",
+    "mlp",
+    "pretrained",
+    "tap",
+]
 
 IMAGE_SHAPE = (28, 28, 1)
 
@@ -103,28 +116,79 @@ def load_weights(model: keras.Model, asset: str) -> keras.Model:
     return model
 
 
-def tap(model: keras.Model, layer: str | int) -> keras.Model:
-    """First version."""
-    if layer == "logits":
-        layer = "logits"
-    target = model.layers[layer] if isinstance(layer, int) else model.get_layer(layer)
-    return keras.Model(model.inputs[0], target.output)
-
-
 def as_function(forward) -> Callable:
-    """First version."""
-    if isinstance(forward, keras.Layer):
-        return lambda batch: forward(batch, training=False)
-    return forward
+    """Turn a forward network into a function from a batch to a batch.
+
+    Parameters
+    ----------
+    forward : keras.Model, keras.Layer or callable
+        Keras models run as they do after training: dropout does nothing, batch
+        normalisation uses its stored statistics.
+
+    Returns
+    -------
+    callable
+        Batch (N, ...) to one tensor (N, ...).
+
+    Raises
+    ------
+    ValueError
+        If forward cannot be called, or has more than one input or output.
+    """
+    if not callable(forward):
+        raise ValueError(
+            "The forward network must be a Keras model or a function from a batch "
+            f"to a batch, got {type(forward).__name__}."
+        )
+    if isinstance(forward, keras.Model):
+        check_one_input(forward)
+        check_one_output(getattr(forward, "outputs", None) or [None])
+
+    def function(batch):
+        if isinstance(forward, keras.Layer):
+            values = forward(batch, training=False)
+        else:
+            values = forward(batch)
+        if isinstance(values, (list, tuple, dict)):
+            check_one_output(list(values))
+            (values,) = values.values() if isinstance(values, dict) else values
+        return values
+
+    return function
+
+
+def check_one_output(outputs: list) -> None:
+    """Refuse a forward network with several outputs, and say how to choose."""
+    if len(outputs) != 1:
+        raise ValueError(
+            f"The forward network has {len(outputs)} outputs, and an inversion holds "
+            "one. Choose it with tap(model, name of its layer), or join them in a "
+            "function such as lambda x: tf.concat(model(x), axis=-1)."
+        )
 
 
 def input_shape_of(forward) -> tuple[int, ...] | None:
-    """First version."""
-    if isinstance(forward, keras.Model) and forward.built:
-        return tuple(forward.input_shape[1:])
-    return None
+    """Return the shape of one input, or None where it cannot be known.
 
+    Parameters
+    ----------
+    forward : keras.Model or callable
 
-def load_model(path, allow_code: bool = False) -> keras.Model:
-    """First version."""
-    return keras.saving.load_model(path, compile=False, safe_mode=not allow_code)
+    Returns
+    -------
+    tuple of int or None
+        Without the batch axis. None for a function, a model that has not been
+        built, a subclassed model, and one that takes inputs of any size.
+
+    Raises
+    ------
+    ValueError
+        If forward is a model with several inputs.
+    """
+    if not isinstance(forward, keras.Model):
+        return None
+    check_one_input(forward)
+    if not getattr(forward, "inputs", None):
+        return None
+    shape = tuple(forward.inputs[0].shape[1:])
+    return None if None in shape else shape

@@ -50,8 +50,11 @@ class Objective:
         return tf.add_n(
             [
                 term.weight
-                * (term.function(outputs, targets) if term.compares
-                   else term.function(inputs))
+                * (
+                    term.function(outputs, targets)
+                    if term.compares
+                    else term.function(inputs)
+                )
                 for term in self.terms
             ]
         )
