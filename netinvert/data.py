@@ -113,9 +113,7 @@ def _download(name: str, what: str) -> tuple[Split, Split]:
     import keras  # slow to import, and the bundled digits do not need it
 
     try:
-        (x_train, y_train), (x_test, y_test) = getattr(
-            keras.datasets, name
-        ).load_data()
+        (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
     except Exception as error:
         raise RuntimeError(f"{what}: {error}") from error
     return (_as_images(x_train), y_train), (_as_images(x_test), y_test)
