@@ -120,6 +120,13 @@ def execute(path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
+def plain(error: Exception) -> str:
+    """Text of an error, with IPython's colours only where a terminal shows them."""
+    return (
+        str(error) if sys.stderr.isatty() else re.sub(r"\x1b\[[\d;]*m", "", str(error))
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all of them")
@@ -133,7 +140,7 @@ def main() -> None:
         try:
             notebook = execute(path)
         except (CellControlSignal, RuntimeError) as error:
-            sys.exit(f"failed\n\n{error}\n{name} stopped at this cell.")
+            sys.exit(f"failed\n\n{plain(error)}\n{name} stopped at this cell.")
         target = (arguments.into or ROOT) / name
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, target)
