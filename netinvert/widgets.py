@@ -32,13 +32,17 @@ LARGEST_SCALE = 5
 GREYS = 14  # with the two colours of pixels out of bounds, 4 bits per pixel
 RULE = 2  # index of the light grey around every image
 
+# The last rule and the !important undo a pale box that the book's theme draws
+# around HTML and pictures on a dark page.
 STYLE = """
 .ni-explorer { margin: 0; max-width: 560px; color: inherit; font: inherit; }
-.ni-explorer img { max-width: 100%; height: auto; background: white; }
+.ni-explorer img { max-width: 100%; height: auto; padding: 0 !important; }
 .ni-explorer p { margin: .4em 0; min-height: 1.5em; white-space: pre-wrap; }
 .ni-explorer label { display: flex; gap: .7em; align-items: center; margin: .3em 0; }
 .ni-explorer input { flex: 1; min-width: 8em; height: 1.8em; accent-color: #0072B2; }
 .ni-explorer label span { min-width: 6em; }
+.cell_output .text_html:has(.ni-explorer) {
+  background: none !important; color: inherit !important; padding: 0 !important; }
 """
 
 SCRIPT = """
