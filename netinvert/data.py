@@ -35,19 +35,19 @@ def load_mnist(full: bool = False) -> tuple[Split, Split]:
     ------
     RuntimeError
         If the bundled file is missing or damaged, or if the full set is
-        wanted and cannot be downloaded.
+        wanted and can neither be found nor downloaded.
 
     Notes
     -----
     The digits are MNIST (LeCun, Cortes and Burges), 784 pixels of 256 greys.
     """
     if full:
-        return _download("mnist", "the digits")
+        return load_keras_data("mnist", "mnist.npz")
     digits = read_asset("mnist_10k.npz")
     # The file is ordered by digit. A fixed seed makes the split everybody's split.
     order = np.random.default_rng(0).permutation(len(digits["y"]))
     train, test = order[:TRAIN_SIZE], order[TRAIN_SIZE:]
-    x, y = _as_images(digits["x"]), digits["y"]
+    x, y = as_images(digits["x"]), digits["y"]
     return (x[train], y[train]), (x[test], y[test])
 
 
@@ -63,9 +63,9 @@ def load_fashion_mnist() -> tuple[Split, Split]:
     Raises
     ------
     RuntimeError
-        If the pictures are not on this machine yet and cannot be downloaded.
+        If the pictures can neither be found nor downloaded.
     """
-    return _download("fashion_mnist", "the clothes")
+    return load_keras_data("fashion_mnist", "fashion-mnist/*-ubyte.gz (four files)")
 
 
 def read_asset(name: str) -> dict[str, np.ndarray]:
@@ -87,7 +87,7 @@ def read_asset(name: str) -> dict[str, np.ndarray]:
         in ``netinvert/assets/SHA256SUMS``. A damaged file is never loaded.
     """
     lines = (ASSETS / CHECKSUMS).read_text().splitlines()
-    expected = {line.split()[1]: line.split()[0] for line in lines}[name]
+    expected = {line.split()[1]: line.split()[0] for line in lines}.get(name)
     repair = "Install netinvert again, or run `git checkout netinvert/assets`."
     if not (ASSETS / name).exists():
         raise RuntimeError(f"The file {ASSETS / name} is missing. {repair}")
@@ -103,17 +103,23 @@ def read_asset(name: str) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-def _as_images(pixels: np.ndarray) -> np.ndarray:
+def as_images(pixels: np.ndarray) -> np.ndarray:
     """Turn uint8 (N, 28, 28) into float32 (N, 28, 28, 1) in [0, 1]."""
     return pixels[..., None].astype(np.float32) / 255
 
 
-def _download(name: str, what: str) -> tuple[Split, Split]:
-    """Load a data set of ``tf.keras.datasets``, scaled like the bundled one."""
+def load_keras_data(name: str, files: str) -> tuple[Split, Split]:
+    """Load a data set of ``tf.keras.datasets``, scaled like the bundled digits."""
     import keras  # slow to import, and the bundled digits do not need it
 
     try:
-        (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
+        train, test = getattr(keras.datasets, name).load_data()
     except Exception as error:
-        raise RuntimeError(f"{what}: {error}") from error
-    return (_as_images(x_train), y_train), (_as_images(x_test), y_test)
+        raise RuntimeError(
+            f"The data set {name} is not on this computer and could not be "
+            f"downloaded: {error}\n"
+            "  Without a network: load_mnist() gives the 10,000 bundled digits.\n"
+            "  With another computer: run the same call there, and copy\n"
+            f"  ~/.keras/datasets/{files} to the same place here."
+        ) from error
+    return (as_images(train[0]), train[1]), (as_images(test[0]), test[1])

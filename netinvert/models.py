@@ -109,10 +109,27 @@ def pretrained(name: str) -> keras.Model:
 
 
 def load_weights(model: keras.Model, asset: str) -> keras.Model:
-    """Fill a model of the book with weights that come with the package."""
-    arrays = read_asset(asset)
-    for variable in model.weights:
-        variable.assign(arrays[variable.path])
+    """Fill a model of the book with the weights that come with the package.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Built as it was when ``netinvert.train`` saved the weights.
+    asset : str
+        Name of the weights file in ``netinvert/assets``.
+
+    Returns
+    -------
+    keras.Model
+        The same model.
+
+    Raises
+    ------
+    RuntimeError
+        If the weights file is missing or damaged.
+    """
+    # In the order of model.weights; their paths differ between versions of Keras.
+    model.set_weights(list(read_asset(asset).values()))
     return model
 
 
