@@ -16,12 +16,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from netinvert.inversion import Method, check_count
+from netinvert.inversion import Method, check_count, check_inputs
 from netinvert.models import as_function
 from netinvert.objectives import Objective, relative_error, total_variation
 
 RECORDED_STEPS = 20  # how often a search writes its history
 RECORDED_INPUTS = 16  # and for how many targets it keeps the pictures
+XLA_PAYS_FROM = 200_000  # targets times steps
 EDGE = 1e-2  # how far inside the bounds a start is put; a sigmoid is flat at its ends
 
 
@@ -95,8 +96,8 @@ class GradientInversion:
         Searches per target, from ``start`` and then from different noise; the one
         with the smallest mismatch is kept.
     jit_compile : bool or "auto"
-        Whether XLA compiles the search; "auto" leaves convolutions on a processor
-        to TensorFlow, which runs them several times faster there.
+        Whether XLA compiles the search; "auto" decides by the size of the search
+        and, on a processor, leaves convolutions to TensorFlow.
     """
 
     objective: Objective | None = None
@@ -114,7 +115,7 @@ class GradientInversion:
 
     def fit(self, forward, inputs) -> GradientInversion:
         """Note the mean of the inputs (N, ...), to start from."""
-        self.mean_ = np.mean(inputs, axis=0)
+        self.mean_ = np.mean(check_inputs(forward, inputs), axis=0)
         if isinstance(self.start, Method):
             self.start.fit(forward, inputs)
         return self
@@ -245,7 +246,8 @@ def search(forward, targets, code, parametrization, objective, settings):
     history : dict
         As in :class:`netinvert.Inversion`.
     """
-    xla = use_xla(settings.jit_compile, forward, parametrization)
+    work = len(targets) * settings.steps
+    xla = use_xla(settings.jit_compile, work, forward, parametrization)
     advance, look = compile_search(forward, parametrization, objective, xla)
     rate, steps = (
         tf.constant(value, targets.dtype)
@@ -306,13 +308,17 @@ def compile_search(forward, parametrization, objective: Objective, xla: bool):
     return advance, tf.function(examine, jit_compile=xla, reduce_retracing=True)
 
 
-def use_xla(jit_compile, *networks) -> bool:
-    """Resolve "auto": XLA, but for convolutions on a processor (measured 3x slower)."""
+def use_xla(jit_compile, work: int, *networks) -> bool:
+    """Resolve "auto" for a search of so much work, counted in targets times steps.
+
+    XLA makes the steps of dense networks nearly twice as fast but needs a second to
+    compile them for each size of batch; convolutions it slows down on a processor.
+    """
     if jit_compile != "auto":
         return bool(jit_compile)
     if tf.config.list_physical_devices("GPU"):
         return True
-    return not any(convolves(network) for network in networks)
+    return work >= XLA_PAYS_FROM and not any(map(convolves, networks))
 
 
 def convolves(network) -> bool:

@@ -149,7 +149,7 @@ def invert(
     """
     seed = check_count("seed", seed, minimum=0)
     batch_size = check_count("batch_size", batch_size)
-    if not isinstance(method, Method):
+    if isinstance(method, type) or not isinstance(method, Method):
         raise ValueError(
             f"method must offer fit and solve, such as GradientInversion(); got "
             f"{method!r}" + ("; add parentheses" if isinstance(method, type) else "")
@@ -273,6 +273,27 @@ def find_output(function, shape) -> np.ndarray:
             f"gave an output of shape {output.shape}"
         )
     return output
+
+
+def check_inputs(forward, inputs) -> np.ndarray:
+    """Return the inputs to fit on as a finite float batch that the network takes."""
+    inputs = np.asarray(inputs)
+    if not np.issubdtype(inputs.dtype, np.floating):
+        inputs = inputs.astype("float32")
+    if inputs.ndim < 2 or len(inputs) == 0:
+        raise ValueError(
+            f"inputs to fit on must be a batch (N, ...), not empty; got an array of "
+            f"shape {inputs.shape}"
+        )
+    shape = input_shape_of(forward)
+    if shape is not None and inputs.shape[1:] != tuple(shape):
+        raise ValueError(
+            f"the network takes inputs of shape {tuple(shape)}, so that a batch to "
+            f"fit on is (N, {_listed(shape)}); got {inputs.shape}"
+        )
+    if not np.isfinite(inputs).all():
+        raise ValueError("inputs to fit on hold NaN or infinity; remove or repair them")
+    return inputs
 
 
 def check_targets(targets, output: np.ndarray) -> np.ndarray:
