@@ -1,0 +1,202 @@
+"""What every method has to beat: reconstructions that search for nothing.
+
+All are called alike, with training pairs and the targets to invert. Where the
+outputs have several dimensions they are flattened; distances and regressions are
+taken in the space of the layer whose output is held.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+CHUNK = 512  # targets compared with the whole training set at once
+PENALTIES = np.logspace(-7, 1, 33)  # of ridge, as shares of the largest eigenvalue
+
+
+def blank(inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Answer with zeros.
+
+    Parameters
+    ----------
+    inputs : array (M, ...)
+        Training inputs.
+    outputs : array (M, ...)
+        The network's outputs for them.
+    targets : array (N, ...)
+        Outputs to invert.
+
+    Returns
+    -------
+    float32 array (N, ...)
+
+    Raises
+    ------
+    ValueError
+        If the arrays do not fit each other or hold values that are not finite.
+    """
+    inputs, _, targets = _check(inputs, outputs, targets)
+    return np.zeros((len(targets), *inputs.shape[1:]), "float32")
+
+
+def mean_image(
+    inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray
+) -> np.ndarray:
+    """Answer with the mean of the training inputs, whatever the target.
+
+    Parameters, Returns and Raises are those of :func:`blank`.
+    """
+    inputs, _, targets = _check(inputs, outputs, targets)
+    return np.repeat(inputs.mean(axis=0, keepdims=True), len(targets), axis=0)
+
+
+def class_mean(
+    inputs: np.ndarray, labels: np.ndarray, target_labels: np.ndarray
+) -> np.ndarray:
+    """Answer with the mean of the training inputs of the same class.
+
+    Parameters
+    ----------
+    inputs : array (M, ...)
+        Training inputs.
+    labels : integer array (M,)
+        Their classes.
+    target_labels : integer array (N,)
+        The class that each target names, such as ``logits.argmax(axis=-1)``.
+
+    Returns
+    -------
+    float32 array (N, ...)
+
+    Raises
+    ------
+    ValueError
+        As for :func:`blank`, and if a class has no training input.
+    """
+    inputs, labels, target_labels = _check(inputs, labels, target_labels)
+    if labels.shape[1] != 1 or not np.isin(target_labels, labels).all():
+        raise ValueError(
+            "class_mean needs one label per input and target, each found among the "
+            "training labels; for scores pass scores.argmax(axis=-1)"
+        )
+    classes, place = np.unique(target_labels[:, 0], return_inverse=True)
+    means = [inputs[labels[:, 0] == one].mean(axis=0) for one in classes]
+    return np.stack(means)[place]
+
+
+def nearest_neighbor(
+    inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray
+) -> np.ndarray:
+    """Answer with the training input whose output is closest to the target.
+
+    Parameters, Returns and Raises are those of :func:`blank`.
+    """
+    return knn_mean(inputs, outputs, targets, k=1)
+
+
+def knn_mean(
+    inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray, k: int = 10
+) -> np.ndarray:
+    """Answer with the mean of the k training inputs with the closest outputs.
+
+    Parameters, Returns and Raises are those of :func:`blank`; ``k`` lies between
+    1 and the number of training pairs.
+    """
+    inputs, outputs, targets = _check(inputs, outputs, targets)
+    _check_size("k", k, len(inputs))
+    answer = []
+    for start in range(0, len(targets), CHUNK):
+        # |a - b|^2 without |a|^2, which is the same for all neighbours of a
+        closeness = targets[start : start + CHUNK] @ outputs.T
+        distance = np.sum(outputs**2, axis=1) - 2 * closeness
+        nearest = np.argpartition(distance, k - 1, axis=1)[:, :k]
+        answer.append(inputs[nearest].mean(axis=1))
+    return np.concatenate(answer)
+
+
+def ridge(inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Answer with the best linear function of the target, kept from overfitting.
+
+    One penalty for all pixels, chosen by generalised cross-validation (Golub,
+    Heath and Wahba 1979), which needs a single decomposition for all penalties.
+
+    Parameters, Returns and Raises are those of :func:`blank`. Values stay in the
+    range of the training inputs.
+    """
+    inputs, outputs, targets = _check(inputs, outputs, targets)
+    flat = inputs.reshape(len(inputs), -1).astype("float64")
+    middle, pixels = outputs.mean(axis=0), flat - flat.mean(axis=0)
+    energy, directions = np.linalg.eigh((outputs - middle).T @ (outputs - middle))
+    energy = np.maximum(energy, 0)
+    covariance = ((outputs - middle) @ directions).T @ pixels
+    lowest, total = np.inf, np.sum(pixels**2)
+    for penalty in PENALTIES * (energy.max() or 1.0):  # 1: outputs that never vary
+        gain = (energy + 2 * penalty) / (energy + penalty) ** 2
+        error = total - np.sum(gain @ covariance**2)
+        freedom = 1 + np.sum(energy / (energy + penalty))
+        score = error / (1 - freedom / len(flat)) ** 2
+        if score < lowest:
+            lowest, best = score, penalty
+    weights = directions @ (covariance / (energy + best)[:, np.newaxis])
+    answer = (targets - middle) @ weights + flat.mean(axis=0)
+    return _inside(answer, inputs)
+
+
+def pca_floor(inputs: np.ndarray, images: np.ndarray, k: int) -> np.ndarray:
+    """Answer with the projection of the true images on k principal components.
+
+    Not a rival, since it sees the true images: it tells how good k numbers can be
+    if they are spent linearly. Values stay in the range of the training inputs.
+
+    Parameters
+    ----------
+    inputs : array (M, ...)
+        Training inputs, which give the components.
+    images : array (N, ...)
+        The true images.
+    k : int
+        From 1 to the number of pixels, or of training inputs if that is less.
+
+    Returns
+    -------
+    float32 array (N, ...)
+
+    Raises
+    ------
+    ValueError
+        If the arrays do not fit each other or k is out of its range.
+    """
+    inputs, flat, images_flat = _check(inputs, inputs, images)
+    _check_size("k", k, min(flat.shape))
+    middle = flat.mean(axis=0)
+    _, vectors = np.linalg.eigh((flat - middle).T @ (flat - middle))
+    largest = vectors[:, -k:]  # eigh sorts from small to large
+    answer = (images_flat - middle) @ largest @ largest.T + middle
+    return _inside(answer, inputs)
+
+
+def _check(inputs, outputs, targets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Inputs as float32; outputs and targets flattened, as float64."""
+    inputs, outputs, targets = map(np.asarray, (inputs, outputs, targets))
+    fits = inputs.ndim and outputs.ndim and outputs.shape[1:] == targets.shape[1:]
+    if not fits or len(inputs) != len(outputs) or 0 in (len(inputs), targets.size):
+        raise ValueError(
+            "a baseline needs training pairs, one output per input, and targets "
+            f"shaped like the outputs; got inputs {inputs.shape}, outputs "
+            f"{outputs.shape} and targets {targets.shape}"
+        )
+    for values in inputs, outputs, targets:
+        if not np.isfinite(values).all():
+            raise ValueError("inputs, outputs and targets must be finite numbers")
+    flat = [a.reshape(len(a), -1).astype("float64") for a in (outputs, targets)]
+    return inputs.astype("float32"), *flat
+
+
+def _inside(answer: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    """Shape the answers like inputs and keep them in the range of the inputs."""
+    clipped = np.clip(answer, inputs.min(), inputs.max())
+    return clipped.astype("float32").reshape(-1, *inputs.shape[1:])
+
+
+def _check_size(name: str, size: int, largest: int) -> None:
+    if not 1 <= size <= largest:
+        raise ValueError(f"{name} must lie between 1 and {largest}, got {size}")
