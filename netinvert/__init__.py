@@ -1,6 +1,6 @@
 """Can a neural network be inverted? Methods, judge and certificates for the book."""
 
-from netinvert import metrics, objectives
+from netinvert import baselines, metrics, objectives, plots
 from netinvert.data import load_fashion_mnist, load_mnist
 from netinvert.gradient import GradientInversion
 from netinvert.inversion import Inversion, Method, invert
@@ -10,11 +10,13 @@ __all__ = [
     "GradientInversion",
     "Inversion",
     "Method",
+    "baselines",
     "invert",
     "load_fashion_mnist",
     "load_mnist",
     "metrics",
     "objectives",
+    "plots",
     "pretrained",
     "tap",
 ]
