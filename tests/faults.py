@@ -1,0 +1,221 @@
+"""Break a copy of the project on purpose, and require the tests to notice.
+
+``python tests/faults.py`` applies one fault at a time, runs the part of the suite
+that should see it, and prints a table. It fails if a fault goes unseen, or if the
+same tests are not green without it. ``python tests/faults.py seed picture`` tries
+only the faults whose name contains one of the words.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "_build", "*.egg-info", ".*_cache")
+CHAPTER = "notebooks/03_gradient_search.ipynb"
+STORED = "tests/test_notebooks.py"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One way to be wrong: what changes in which file, and who must notice."""
+
+    name: str
+    file: str
+    change: Callable[[str], str]
+    tests: str
+
+
+def swap(old: str, new: str) -> Callable[[str], str]:
+    """Replace a text that stands exactly once in the file."""
+
+    def change(text: str) -> str:
+        if text.count(old) != 1:
+            raise ValueError(f"{old!r} stands {text.count(old)} times, expected once")
+        return text.replace(old, new)
+
+    return change
+
+
+def on_cells(spoil: Callable[[dict], bool]) -> Callable[[str], str]:
+    """Spoil the first code cell for which ``spoil`` finds something to change."""
+
+    def change(text: str) -> str:
+        notebook = json.loads(text)
+        cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+        if not any(spoil(cell) for cell in cells):
+            raise ValueError("no cell of the notebook can be spoiled in this way")
+        return json.dumps(notebook, indent=1)
+
+    return change
+
+
+def empty_picture(cell: dict) -> bool:
+    for output in cell["outputs"]:
+        if "image/png" in output.get("data", {}):
+            code = "".join(output["data"]["image/png"])
+            picture = Image.open(io.BytesIO(base64.b64decode(code)))
+            file = io.BytesIO()
+            Image.new("RGB", picture.size, "white").save(file, "PNG")
+            blank = base64.b64encode(file.getvalue()).decode("ascii")
+            output["data"]["image/png"] = blank
+            return True
+    return False
+
+
+def forget_the_run(cell: dict) -> bool:
+    ran = bool(cell["outputs"])
+    if ran:
+        cell["outputs"], cell["execution_count"] = [], None
+    return ran
+
+
+def drop_the_outputs(cell: dict) -> bool:
+    had = bool(cell["outputs"])
+    cell["outputs"] = []
+    return had
+
+
+def drop_alt_text(cell: dict) -> bool:
+    return bool(cell["metadata"].pop("mystnb", None))
+
+
+def write_to_stderr(cell: dict) -> bool:
+    line = 'import sys; sys.stderr.write("careful\\n")\n'
+    cell["source"] = [line, *"".join(cell["source"]).splitlines(keepends=True)]
+    cell["metadata"]["tags"] = ["nbval-ignore-output"]  # where nbval itself is blind
+    return True
+
+
+def change_a_stored_digit(cell: dict) -> bool:
+    for output in cell["outputs"]:
+        text = "".join(output.get("text", ""))
+        if match := re.search(r"\d\.(\d)", text):
+            digit = str((int(match[1]) + 5) % 10)
+            output["text"] = text[: match.start(1)] + digit + text[match.end(1) :]
+            return True
+    return False
+
+
+FAULTS = [
+    Fault(
+        "learning rate ten times too small",
+        "netinvert/gradient.py",
+        swap("learning_rate: float = 0.1", "learning_rate: float = 0.01"),
+        "tests/test_methods.py -k gradient",
+    ),
+    Fault(
+        "dropped objective term",
+        "netinvert/objectives.py",
+        swap("Objective(self.terms + other.terms)", "Objective(self.terms)"),
+        "tests/test_objectives.py",
+    ),
+    Fault(
+        "flipped sign of the step",
+        "netinvert/gradient.py",
+        swap("moved = code - decayed", "moved = code + decayed"),
+        "tests/test_methods.py -k gradient",
+    ),
+    Fault(
+        "lost seed",
+        "netinvert/gradient.py",
+        swap(
+            "np.random.default_rng(seed).uniform(", "np.random.default_rng().uniform("
+        ),
+        "tests/test_methods.py -k noise",
+    ),
+    Fault(
+        "neighbours coupled",
+        "netinvert/gradient.py",
+        swap(
+            "square = 0.999 * square + 0.001 * tf.square(gradient)",
+            "square = 0.999 * square + 0.001 * tf.reduce_mean("
+            "tf.square(gradient), axis=0, keepdims=True)",
+        ),
+        "tests/test_methods.py -k gradient",
+    ),
+    Fault(
+        "the judge trusts the method's bounds",
+        "netinvert/inversion.py",
+        swap("inputs = np.clip(inputs, *bounds)", "pass"),
+        "tests/test_inversion.py",
+    ),
+    Fault("stored picture emptied", CHAPTER, on_cells(empty_picture), CHAPTER),
+    Fault("stored number changed", CHAPTER, on_cells(change_a_stored_digit), CHAPTER),
+    Fault(
+        "unrun cell, as the re-run sees it", CHAPTER, on_cells(forget_the_run), CHAPTER
+    ),
+    Fault(
+        "unrun cell, as the stored file shows",
+        CHAPTER,
+        on_cells(forget_the_run),
+        STORED,
+    ),
+    Fault("outputs stripped", CHAPTER, on_cells(drop_the_outputs), CHAPTER),
+    Fault("message on stderr", CHAPTER, on_cells(write_to_stderr), CHAPTER),
+    Fault("figure without alt text", CHAPTER, on_cells(drop_alt_text), STORED),
+]
+
+
+def run_tests(tests: str, copy: Path) -> tuple[int, str]:
+    """Run part of the suite in the copy; return its exit code and first failure."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    run = subprocess.run(
+        [*command, *tests.split(maxsplit=2)],
+        cwd=copy,
+        env={**os.environ, "PYTHONPATH": str(copy)},  # not the installed package
+        capture_output=True,
+        text=True,
+    )
+    first = re.search(r"^FAILED \S*?::(.*?)( - .*)?$", run.stdout, re.MULTILINE)
+    return run.returncode, first[1] if first else run.stdout[-1500:]
+
+
+def notice(fault: Fault, copy: Path) -> tuple[bool, str]:
+    """Apply a fault, run its tests, mend the copy; say whether a test failed."""
+    file = copy / fault.file
+    healthy = file.read_text(encoding="utf-8")
+    file.write_text(fault.change(healthy), encoding="utf-8")
+    code, first = run_tests(fault.tests, copy)
+    file.write_text(healthy, encoding="utf-8")
+    return code == 1, first  # 2 and more mean that the tests could not even run
+
+
+def main(words: list[str]) -> int:
+    faults = [f for f in FAULTS if not words or any(word in f.name for word in words)]
+    missed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        shutil.copytree(ROOT, copy, ignore=NOT_COPIED)
+        for tests in dict.fromkeys(fault.tests for fault in faults):
+            code, first = run_tests(tests, copy)
+            if code:
+                print(f"without any fault, {tests} is not green:\n{first}")
+                return 1
+        print(f"{'fault':40} {'seconds':>7}  noticed by")
+        for fault in faults:
+            start = time.monotonic()
+            seen, first = notice(fault, copy)
+            missed += not seen
+            seconds = time.monotonic() - start
+            print(f"{fault.name:40} {seconds:7.0f}  {first if seen else 'NOBODY'}")
+    print(f"{len(faults) - missed} of {len(faults)} faults noticed")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
