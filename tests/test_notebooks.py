@@ -116,7 +116,7 @@ def test_the_first_cell_installs_the_package_on_colab_and_shows_nothing(notebook
 
 def test_the_repository_s_address_is_set_in_one_place_only():
     address = install_line().rpartition("+")[2].removeprefix("https://")
-    command = ["git", "grep", "--untracked", "-lF", address]
+    command = ["git", "grep", "--no-index", "--exclude-standard", "-lF", address]
     listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
     others = [path for path in listing.split() if not path.endswith(".ipynb")]
     assert others == ["_config.yml"]
