@@ -44,10 +44,10 @@ class Method(Protocol):
 
         Returns
         -------
-        inputs : array (N, *input_shape)
+        inputs : array (N, ``*input_shape``)
         history : dict
             Empty, or "step" (K,) with any of "objective" (K, N) and
-            "inputs" (K, n, *input_shape), n <= N.
+            "inputs" (K, n, ``*input_shape``), n <= N.
         """
 
 
@@ -57,7 +57,7 @@ class Inversion:
 
     Attributes
     ----------
-    inputs : float32 array (N, *input_shape)
+    inputs : float32 array (N, ``*input_shape``)
         The reconstructions, inside the bounds.
     outputs, targets : float32 array (N, ...)
         What the network says of ``inputs``, and what it should have said.
@@ -67,7 +67,7 @@ class Inversion:
         Whether the output error is at most the tolerance; where the method's
         objective names a class (cross-entropy), whether that class came out.
     history : dict
-        "step" (K,), "objective" (K, N) and "inputs" (K, n, *input_shape) at the
+        "step" (K,), "objective" (K, N) and "inputs" (K, n, ``*input_shape``) at the
         recorded steps of a search; empty for a method that does not search.
     seconds : float
         Time spent in the method's ``solve``.
