@@ -81,8 +81,15 @@ def save_weights(model: keras.Model, asset: str) -> None:
     (ASSETS / CHECKSUMS).write_text(text)
 
 
-if __name__ == "__main__":
-    for name in sys.argv[1:]:
+def main(names: list[str]) -> None:
+    """Train the named networks and ship their weights."""
+    if not names or set(names) - set(NETWORKS):
+        sys.exit(f"usage: python -m netinvert.train {'|'.join(NETWORKS)}")
+    for name in names:
         model = train(name)
         save_weights(model, f"{name}.npz")
         print(f"{name}: accuracy {accuracy(model):.4f} on the 2,000 test digits")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
