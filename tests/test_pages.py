@@ -28,6 +28,10 @@ KNOWN_ERROR = "Identifier 'THEBE_JS_URL' has already been declared"
 WHAT_IS_MISSING = """
 [...document.images].filter(i => !(i.complete && i.naturalWidth)).map(i => i.src)
 """
+WHAT_IS_NOT_DESCRIBED = """
+[...document.querySelectorAll("main img")].filter(i => !i.alt.trim())
+  .map(i => i.outerHTML.slice(0, 120))
+"""
 WHAT_STICKS_OUT = """
 document.documentElement.scrollWidth <= window.innerWidth ? [] :
 [...document.querySelectorAll("main *")]
@@ -141,6 +145,7 @@ def test_the_page_loads_whole_and_fits_every_screen(browser, site, page):
             browser.screenshot(SCREENSHOTS / file)
             assert complaints(browser.events, site) == []
             assert browser.evaluate(WHAT_IS_MISSING) == []
+            assert browser.evaluate(WHAT_IS_NOT_DESCRIBED) == []
             assert browser.evaluate(WHAT_STICKS_OUT) == [], name
             theme = browser.evaluate("document.documentElement.dataset.theme")
             assert theme == scheme
