@@ -47,6 +47,9 @@ class Box:
         share = np.clip((inputs - low) / (high - low), EDGE, 1 - EDGE)
         return np.log(share / (1 - share)).astype(inputs.dtype)
 
+    def penalty(self, code):
+        return 0.0
+
 
 @dataclass(frozen=True)
 class Free:
@@ -57,6 +60,9 @@ class Free:
 
     def encode(self, inputs: np.ndarray) -> np.ndarray:
         return inputs
+
+    def penalty(self, code):
+        return 0.0
 
 
 def as_tuple(values):
@@ -233,8 +239,9 @@ def search(forward, targets, code, parametrization, objective, settings):
     targets : array (N, ...)
     code : array (N, ...)
         Where to begin.
-    parametrization : object with ``draw``, codes -> inputs
-        Hashable, so that the compiled search can be used again.
+    parametrization : object with ``draw``, codes -> inputs, and ``penalty``
+        The penalty of codes (N, ...), a prior on them, is (N,) or 0 and joins the
+        objective. Hashable, so that the compiled search can be used again.
     objective : Objective
     settings : object with ``steps``, ``learning_rate`` and ``jit_compile``
 
@@ -281,7 +288,7 @@ def compile_search(forward, parametrization, objective: Objective, xla: bool):
         return (
             inputs,
             objective.mismatch(inputs, outputs, targets),
-            objective(inputs, outputs, targets),
+            objective(inputs, outputs, targets) + parametrization.penalty(code),
         )
 
     @tf.function(jit_compile=xla, reduce_retracing=True)
@@ -296,11 +303,10 @@ def compile_search(forward, parametrization, objective: Objective, xla: bool):
             gradient = tape.gradient(total, code)
             mean = 0.9 * mean + 0.1 * gradient
             square = 0.999 * square + 0.001 * tf.square(gradient)
+            decayed = 0.5 * rate * (1 + tf.cos(np.pi * step / steps))
             step += 1
-            unbiased = mean / (1 - 0.9**step)
-            spread = tf.sqrt(square / (1 - 0.999**step))
-            decayed = 0.5 * rate * (1 + tf.cos(np.pi * (step - 1) / steps))
-            moved = code - decayed * unbiased / (spread + 1e-7)
+            unbiased = decayed * tf.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+            moved = code - unbiased * mean / (tf.sqrt(square) + 1e-7)
             # A search that overflows stays at its last finite code.
             code = tf.where(tf.math.is_finite(moved), moved, code)
         return code, mean, square
@@ -325,6 +331,7 @@ def convolves(network) -> bool:
     """Whether a network has a convolution, or might: a plain callable may."""
     if isinstance(network, Box | Free):
         return False
+    network = getattr(network, "decoder", network)  # of a parametrization by one
     if not isinstance(network, keras.Layer):
         return True
     return any("Conv" in type(layer).__name__ for layer in network._flatten_layers())
