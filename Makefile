@@ -13,6 +13,8 @@ BIN := .venv/bin
 READY := .venv/.installed
 # -W turns every warning into a failure, also that of a page already built: --all
 BUILD := $(BIN)/jupyter-book build --all -q -n -W --keep-going --path-output .
+# Building the pages imports the package, and TensorFlow has much to say.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 SAY_WHERE := printf '%s\n' 'The book: file://$(CURDIR)/_build/html/index.html' \
   'To serve it at http://localhost:8000: $(BIN)/python -m http.server -d _build/html'
 
@@ -55,5 +57,6 @@ $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("The book needs Python 3.10 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 ...")'
 	@echo "Installing into .venv (a few minutes the first time) ..."
 	@test -e $@ || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@# setuptools would warn that an editable installation is editable
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
