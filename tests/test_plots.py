@@ -92,7 +92,9 @@ def test_a_curve_is_the_mean_with_an_interval_that_covers_the_settings():
     np.testing.assert_allclose(axes.get_lines()[0].get_ydata(), [2, 5, 10])
     np.testing.assert_allclose(axes.get_lines()[1].get_ydata(), 0.5)
     band = axes.collections[0].get_paths()[0].vertices[:, 1]
-    assert band.max() == pytest.approx(10 + 12.706, abs=1e-3)  # t, 1 degree of freedom
+    half = 12.706  # quantile of t with one degree of freedom, standard error 1
+    assert band.max() == pytest.approx(10 + half, abs=1e-3)
+    assert band.min() == pytest.approx(2 - half, abs=1e-3)
     assert axes.get_xscale() == "log"
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["2", "8", "32"]
 
