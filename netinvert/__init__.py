@@ -1,12 +1,14 @@
 """Can a neural network be inverted? Methods, judge and certificates for the book."""
 
 from netinvert import baselines, metrics, objectives, plots
+from netinvert.autoencoder import AutoencoderInversion
 from netinvert.data import load_fashion_mnist, load_mnist
 from netinvert.gradient import GradientInversion
 from netinvert.inversion import Inversion, Method, invert
 from netinvert.models import pretrained, tap
 
 __all__ = [
+    "AutoencoderInversion",
     "GradientInversion",
     "Inversion",
     "Method",

@@ -187,11 +187,10 @@ def check_search(method) -> None:
         )
 
 
-def check_start(start) -> None:
-    if isinstance(start, str) and start not in ("mean", "noise"):
-        raise ValueError(
-            f'start must be "mean", "noise", an array or a method, got {start!r}'
-        )
+def check_start(start, names=("mean", "noise")) -> None:
+    if isinstance(start, str) and start not in names:
+        named = ", ".join(f'"{name}"' for name in names)
+        raise ValueError(f"start must be {named}, an array or a method, got {start!r}")
     if isinstance(start, type):
         raise ValueError(f"start must be a method, got its class; write {start}()")
 

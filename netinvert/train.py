@@ -1,7 +1,8 @@
 """Train the networks that come with the book: ``python -m netinvert.train mlp``.
 
 Each recipe starts from the bundled digits and a fixed seed, takes well under a
-minute on two processor cores, and writes its weights beside the other assets.
+minute on two processor cores (the autoencoder: three), and writes its weights
+beside the other assets.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import sys
 
 import keras
 import numpy as np
+from scipy import ndimage
 
 from netinvert.data import ASSETS, CHECKSUMS, load_mnist
+from netinvert.decoders import train_autoencoder
 from netinvert.models import NETWORKS
 
 BATCH_SIZE = 64
@@ -62,6 +65,26 @@ def shifted(
     return result
 
 
+def train_digits_autoencoder(seed: int = 0) -> keras.Model:
+    """Train the variational autoencoder that comes with the book.
+
+    It sees eight distorted versions of each digit, so that training for longer
+    does not teach it the 8,000 digits by heart.
+    """
+    random = np.random.default_rng(seed)
+    (x_train, _), _ = load_mnist()
+    versions = np.stack([distorted(x, random) for x in x_train for _ in range(8)])
+    return train_autoencoder(versions, epochs=12, seed=seed)
+
+
+def distorted(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Stretch, turn and move an image (28, 28, 1) by about a pixel, at random."""
+    matrix = np.eye(2) + random.uniform(-0.08, 0.08, (2, 2))
+    middle = np.full(2, 13.5)
+    offset = middle - matrix @ middle + random.uniform(-0.5, 0.5, 2)
+    return ndimage.affine_transform(image[..., 0], matrix, offset, order=1)[..., None]
+
+
 def accuracy(model: keras.Model) -> float:
     """Return the share of the 2,000 test digits that a network names correctly."""
     _, (x_test, y_test) = load_mnist()
@@ -69,10 +92,13 @@ def accuracy(model: keras.Model) -> float:
     return float(np.mean(found == y_test))
 
 
-def save_weights(model: keras.Model, asset: str) -> None:
+def save_weights(model: keras.Model, asset: str, precision: str = "float32") -> None:
     """Write a model's weights beside the other assets and note their SHA-256."""
     buffer = io.BytesIO()
-    np.savez(buffer, **{weight.path: weight.numpy() for weight in model.weights})
+    np.savez(
+        buffer,
+        **{weight.path: weight.numpy().astype(precision) for weight in model.weights},
+    )
     (ASSETS / asset).write_bytes(buffer.getvalue())
     lines = (ASSETS / CHECKSUMS).read_text().splitlines()
     noted = {line.split()[1]: line.split()[0] for line in lines}
@@ -83,9 +109,14 @@ def save_weights(model: keras.Model, asset: str) -> None:
 
 def main(names: list[str]) -> None:
     """Train the named networks and ship their weights."""
-    if not names or set(names) - set(NETWORKS):
-        sys.exit(f"usage: python -m netinvert.train {'|'.join(NETWORKS)}")
+    known = [*NETWORKS, "autoencoder"]
+    if not names or set(names) - set(known):
+        sys.exit(f"usage: python -m netinvert.train {'|'.join(known)}")
     for name in names:
+        if name == "autoencoder":  # the one large file, and 16 bits suffice to draw
+            model = train_digits_autoencoder()
+            save_weights(model, "autoencoder.npz", "float16")
+            continue
         model = train(name)
         save_weights(model, f"{name}.npz")
         print(f"{name}: accuracy {accuracy(model):.4f} on the 2,000 test digits")
