@@ -5,7 +5,7 @@ from netinvert.autoencoder import AutoencoderInversion
 from netinvert.data import load_fashion_mnist, load_mnist
 from netinvert.gradient import GradientInversion
 from netinvert.inversion import Inversion, Method, invert
-from netinvert.models import pretrained, tap
+from netinvert.models import load_model, pretrained, tap
 
 __all__ = [
     "AutoencoderInversion",
@@ -16,6 +16,7 @@ __all__ = [
     "invert",
     "load_fashion_mnist",
     "load_mnist",
+    "load_model",
     "metrics",
     "objectives",
     "plots",
