@@ -53,7 +53,7 @@ clean:
 	rm -rf _build .venv .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): requirements.txt pyproject.toml
+$(READY): requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("The book needs Python 3.10 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 ...")'
 	@echo "Installing into .venv (a few minutes the first time) ..."
 	@test -e $@ || $(PYTHON) -m venv --clear .venv
