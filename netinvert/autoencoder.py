@@ -81,9 +81,10 @@ class AutoencoderInversion:
     autoencoder : None, "digits" or keras.Model
         None: ``fit`` trains one on its inputs. "digits": the one that comes with
         the package, trained for longer on the 8,000 training digits. A model of
-        two layers, encoder and decoder, such as :func:`train_autoencoder`
-        returns: that one. Training once and passing the model saves time when
-        several networks or layers are inverted.
+        two layers, encoder and decoder, such as
+        :func:`netinvert.decoders.train_autoencoder` returns: that one. Training
+        once and passing the model saves time when several networks or layers are
+        inverted.
     latent_size : int
         Numbers in the code of the autoencoder that ``fit`` trains.
     variational : bool

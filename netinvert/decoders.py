@@ -61,7 +61,7 @@ def build_autoencoder(
     latent_size : int
         Numbers in a code.
     variational : bool
-        Whether the encoder ends in :class:`Sample`.
+        Whether the encoder ends in ``Sample``.
     offset, scale : float, or float array like one input
         The networks see ``(input - offset) / scale``.
     seed : int
@@ -70,7 +70,7 @@ def build_autoencoder(
     Returns
     -------
     keras.Sequential
-        Inputs (N, *input_shape) to inputs; its two layers are Keras models.
+        Inputs (N, ``*input_shape``) to inputs; its two layers are Keras models.
     """
     layers, seeds = keras.layers, iter(range(1000 * seed, 1000 * seed + 1000))
 
@@ -128,7 +128,7 @@ def train_autoencoder(
 
     Parameters
     ----------
-    inputs : array (M, *input_shape)
+    inputs : array (M, ``*input_shape``)
     latent_size, variational, seed
         As in :func:`build_autoencoder`. Same seed, same autoencoder; random
         numbers drawn elsewhere neither disturb it nor are disturbed.

@@ -100,7 +100,7 @@ class InverseNetwork:
         Parameters
         ----------
         forward : keras.Model or callable
-        inputs : array (M, *input_shape)
+        inputs : array (M, ``*input_shape``)
             Like those to be found; at least 10.
 
         Raises
