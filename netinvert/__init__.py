@@ -1,15 +1,17 @@
 """Can a neural network be inverted? Methods, judge and certificates for the book."""
 
-from netinvert import baselines, metrics, objectives, plots
+from netinvert import baselines, metrics, objectives, plots, widgets
 from netinvert.autoencoder import AutoencoderInversion
 from netinvert.data import load_fashion_mnist, load_mnist
 from netinvert.gradient import GradientInversion
+from netinvert.inverse_network import InverseNetwork
 from netinvert.inversion import Inversion, Method, invert
 from netinvert.models import load_model, pretrained, tap
 
 __all__ = [
     "AutoencoderInversion",
     "GradientInversion",
+    "InverseNetwork",
     "Inversion",
     "Method",
     "baselines",
@@ -22,4 +24,5 @@ __all__ = [
     "plots",
     "pretrained",
     "tap",
+    "widgets",
 ]
