@@ -300,6 +300,7 @@ def compile_search(forward, parametrization, objective: Objective, xla: bool):
                 tape.watch(code)
                 total = tf.reduce_sum(examine(code, targets)[2])
             gradient = tape.gradient(total, code)
+            gradient.set_shape(code.shape)  # a SavedModel forgets the batch size
             mean = 0.9 * mean + 0.1 * gradient
             square = 0.999 * square + 0.001 * tf.square(gradient)
             decayed = 0.5 * rate * (1 + tf.cos(np.pi * step / steps))

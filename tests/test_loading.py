@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from keras import layers
 
+from netinvert.gradient import GradientInversion
+from netinvert.inversion import invert
 from netinvert.loading import load_model
 from netinvert.models import as_function
 from netinvert.tapping import tap
@@ -209,6 +211,15 @@ def test_a_search_can_follow_gradients_through_a_saved_model(tmp_path):
             value = tf.reduce_sum(as_function(forward)(inputs)[:, 0])
         gradients.append(tape.gradient(value, inputs))
     np.testing.assert_allclose(*gradients, atol=1e-6)
+
+
+def test_a_saved_model_can_be_inverted(tmp_path):
+    network(layers.Dense(2, "softmax")).export(tmp_path / "exported", verbose=False)
+    program = load_model(tmp_path / "exported", allow_code=True)
+    target = as_function(program)(VECTORS[:1])
+    search = GradientInversion(start=VECTORS[1])
+    result = invert(program, target, search, bounds=None)
+    assert result.converged.all()
 
 
 def test_a_saved_model_with_two_inputs_is_refused(tmp_path):
