@@ -10,6 +10,7 @@ parametrization: see :mod:`netinvert.autoencoder`.
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass, field
 
 import keras
@@ -192,7 +193,9 @@ def check_start(start, names=("mean", "noise")) -> None:
         named = ", ".join(f'"{name}"' for name in names)
         raise ValueError(f"start must be {named}, an array or a method, got {start!r}")
     if isinstance(start, type):
-        raise ValueError(f"start must be a method, got its class; write {start}()")
+        raise ValueError(
+            f"start must be a method, got its class; write {start.__name__}()"
+        )
 
 
 def starting_inputs(start, mean, forward, targets, *, bounds, seed, input_shape):
@@ -263,7 +266,7 @@ def search(forward, targets, code, parametrization, objective, settings):
     state = code, tf.zeros_like(code), tf.zeros_like(code)
     marks = np.unique(np.linspace(0, settings.steps, RECORDED_STEPS + 1).round())
     seen = [look(code, targets)]
-    for begin, end in zip(marks, marks[1:]):
+    for begin, end in itertools.pairwise(marks):
         span = (tf.constant(mark, targets.dtype) for mark in (begin, end))
         state = advance(*state, targets, *span, rate, steps)
         seen.append(look(state[0], targets))
@@ -305,8 +308,8 @@ def compile_search(forward, parametrization, objective: Objective, xla: bool):
             square = 0.999 * square + 0.001 * tf.square(gradient)
             decayed = 0.5 * rate * (1 + tf.cos(np.pi * step / steps))
             step += 1
-            unbiased = decayed * tf.sqrt(1 - 0.999**step) / (1 - 0.9**step)
-            moved = code - unbiased * mean / (tf.sqrt(square) + 1e-7)
+            decayed *= tf.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+            moved = code - decayed * mean / (tf.sqrt(square) + 1e-7)
             # A search that overflows stays at its last finite code.
             code = tf.where(tf.math.is_finite(moved), moved, code)
         return code, mean, square
@@ -339,10 +342,11 @@ def convolves(network) -> bool:
 
 def best_of(found):
     """Of several searches, keep for each target the one with the least mismatch."""
-    inputs, mismatch, history = found[0]
+    inputs, _, history = found[0]
     if len(found) == 1:
         return inputs, history
-    best = np.argmin([mismatch for _, mismatch, _ in found], axis=0)
+    mismatches = np.stack([mismatch for _, mismatch, _ in found])
+    best = np.argmin(np.nan_to_num(mismatches, nan=np.inf), axis=0)
     rows = np.arange(len(best))
     inputs = np.stack([inputs for inputs, _, _ in found])[best, rows]
     shown = rows[:RECORDED_INPUTS]

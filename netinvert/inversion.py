@@ -192,12 +192,13 @@ def judge(inputs, outputs, targets, method, tolerance, histories, seconds):
     residual = np.mean(
         (outputs.astype("float64") - targets.astype("float64")) ** 2, axis=axes
     )
-    diverged = ~np.isfinite(residual)
+    # The network computes in outputs.dtype: an error too large for it overflowed.
+    diverged = ~(residual <= np.finfo(outputs.dtype).max)
     if diverged.any():
         warnings.warn(
-            f"{diverged.sum()} of {len(targets)} searches diverged: the network's "
-            "outputs are not finite there. A smaller learning_rate, or bounds, "
-            "usually helps.",
+            f"{diverged.sum()} of {len(targets)} searches diverged: their "
+            "output error is too large to compute with. A smaller learning_rate, or "
+            "bounds, usually helps.",
             RuntimeWarning,
             stacklevel=3,
         )
