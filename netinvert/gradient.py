@@ -110,7 +110,7 @@ class GradientInversion:
     objective: Objective | None = None
     start: object = "mean"
     steps: int = 500
-    learning_rate: float = 0.1
+    learning_rate: float = 0.2
     restarts: int = 1
     jit_compile: bool | str = "auto"
     mean_: np.ndarray | None = field(default=None, init=False, repr=False)

@@ -115,7 +115,7 @@ FAULTS = [
     Fault(
         "learning rate ten times too small",
         "netinvert/gradient.py",
-        swap("learning_rate: float = 0.1", "learning_rate: float = 0.01"),
+        swap("learning_rate: float = 0.2", "learning_rate: float = 0.02"),
         "tests/test_methods.py -k gradient",
     ),
     Fault(
