@@ -19,8 +19,18 @@ METHODS = {
     "gradient from noise": lambda: ni.GradientInversion(
         start="noise", restarts=2, steps=200
     ),
+    "gradient from an inverse network": lambda: ni.GradientInversion(
+        start=ni.InverseNetwork(hidden=(64,), epochs=5), steps=200
+    ),
+    "autoencoder": lambda: ni.AutoencoderInversion(
+        latent_size=8, variational=False, epochs=5
+    ),
+    "variational autoencoder": lambda: ni.AutoencoderInversion(
+        latent_size=8, epochs=15
+    ),
+    "inverse network": lambda: ni.InverseNetwork(hidden=(64,), epochs=10),
 }
-NEEDS_FIT = {"skeleton in CONTRIBUTING.md"}  # the methods that learn something
+NEEDS_FIT = set(METHODS) - {"gradient", "gradient from noise"}  # those that learn
 
 pytestmark = pytest.mark.parametrize("name", METHODS)
 
@@ -28,7 +38,7 @@ pytestmark = pytest.mark.parametrize("name", METHODS)
 @pytest.fixture(scope="module")
 def digits():
     (x_train, _), (x_test, _) = ni.load_mnist()
-    return x_train[:1000], x_test[:6]
+    return x_train[:600], x_test[:6]
 
 
 @pytest.fixture(scope="module")
