@@ -219,4 +219,9 @@ def halves(autoencoder: keras.Model, input_shape: tuple[int, ...]):
             f"those to fit on; it takes {encoder.input_shape[1:]} and draws "
             f"{decoder.output_shape[1:]}"
         )
+    if len(encoder.output_shape) != 2:
+        raise ValueError(
+            f"a code must be a vector; the encoder gives {encoder.output_shape[1:]}: "
+            "end it with a Flatten layer and begin the decoder with a Reshape"
+        )
     return encoder, decoder

@@ -93,7 +93,9 @@ def ridge(features: np.ndarray, answers: np.ndarray) -> np.ndarray:
     energy = np.maximum(energy, 0)
     covariance = axes.T @ (centered.T @ (answers - center))
     total, lowest = np.sum((answers - center) ** 2), np.inf
-    for penalty in PENALTIES * (energy.max() or 1.0):  # 1: outputs that never vary
+    penalties = PENALTIES * (energy.max() or 1.0)  # 1: outputs that never vary
+    best = penalties[-1]
+    for penalty in penalties:
         gain = (energy + 2 * penalty) / (energy + penalty) ** 2
         error = total - np.sum(gain @ covariance**2)
         freedom = 1 + np.sum(energy / (energy + penalty))

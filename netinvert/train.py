@@ -1,8 +1,8 @@
 """Train the networks that come with the book: ``python -m netinvert.train mlp``.
 
 Each recipe starts from the bundled digits and a fixed seed, takes well under a
-minute on two processor cores (the autoencoder: three), and writes its weights
-beside the other assets.
+minute on two processor cores (the autoencoder and the sweep of the bottleneck: a few
+minutes), and writes its result beside the other assets.
 """
 
 from __future__ import annotations
@@ -15,15 +15,20 @@ import keras
 import numpy as np
 from scipy import ndimage
 
+from netinvert import metrics
+from netinvert.autoencoder import AutoencoderInversion
 from netinvert.data import ASSETS, CHECKSUMS, load_mnist
 from netinvert.decoders import train_autoencoder
-from netinvert.models import NETWORKS
+from netinvert.inversion import invert
+from netinvert.models import NETWORKS, pretrained, tap
 
 BATCH_SIZE = 64
 EPOCHS = {"mlp": 10, "cnn": 8, "evaluator": 10}
 # The evaluator sees every digit at another place in each epoch, because a judge
 # has to be better than the networks it judges.
 LARGEST_SHIFT = {"mlp": 0, "cnn": 0, "evaluator": 2}
+SIZES = (2, 4, 8, 16, 32, 64)  # of the bottleneck
+LAYERS = ("logits", "hidden_1")  # from which the sweep reconstructs
 FIRST_RATE = {"mlp": 2e-3, "cnn": 2e-3, "evaluator": 4e-3}
 
 
@@ -85,6 +90,52 @@ def distorted(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return ndimage.affine_transform(image[..., 0], matrix, offset, order=1)[..., None]
 
 
+def sweep_bottleneck(sizes=SIZES, epochs: int = 12, digits: int = 256) -> dict:
+    """Measure how the size of an autoencoder's code decides what it can draw.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Numbers in the code.
+    epochs : int
+        Of training each autoencoder on the 8,000 training digits.
+    digits : int
+        How many test digits to measure on.
+
+    Returns
+    -------
+    dict of arrays
+        "latent_size" (S,), "source" (3,): the name of what each reconstruction was
+        made from, and for "plain" and "variational" autoencoders the mean over
+        the digits of PSNR in dB, SSIM and evaluator accuracy, (S, 3, 3).
+    """
+    (x_train, _), (x_test, y_test) = load_mnist()
+    truth, labels = x_test[:digits], y_test[:digits]
+    model, evaluator = pretrained("mlp"), pretrained("evaluator")
+
+    def measured(found):
+        numbers = metrics.psnr(truth, found), metrics.ssim(truth, found)
+        judged = metrics.accuracy(evaluator, found, labels)
+        return [values.mean() for values in (*numbers, judged)]
+
+    def row(size, variational):
+        autoencoder = train_autoencoder(x_train, size, variational, epochs=epochs)
+        results = [measured(autoencoder.predict(truth, verbose=0))]
+        for layer in LAYERS:
+            forward = tap(model, layer)
+            method = AutoencoderInversion(autoencoder).fit(forward, x_train)
+            results.append(measured(invert(forward, forward(truth), method).inputs))
+        print(f"code of {size}, variational {variational}: {np.round(results, 3)}")
+        return results
+
+    return {
+        "latent_size": np.array(sizes),
+        "source": np.array(["the digit itself", *LAYERS]),
+        "plain": np.array([row(size, False) for size in sizes]),
+        "variational": np.array([row(size, True) for size in sizes]),
+    }
+
+
 def accuracy(model: keras.Model) -> float:
     """Return the share of the 2,000 test digits that a network names correctly."""
     _, (x_test, y_test) = load_mnist()
@@ -93,12 +144,14 @@ def accuracy(model: keras.Model) -> float:
 
 
 def save_weights(model: keras.Model, asset: str, precision: str = "float32") -> None:
-    """Write a model's weights beside the other assets and note their SHA-256."""
+    """Write a model's weights beside the other assets."""
+    save(asset, {w.path: w.numpy().astype(precision) for w in model.weights})
+
+
+def save(asset: str, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays beside the other assets and note the file's SHA-256."""
     buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        **{weight.path: weight.numpy().astype(precision) for weight in model.weights},
-    )
+    np.savez(buffer, **arrays)
     (ASSETS / asset).write_bytes(buffer.getvalue())
     lines = (ASSETS / CHECKSUMS).read_text().splitlines()
     noted = {line.split()[1]: line.split()[0] for line in lines}
@@ -109,17 +162,18 @@ def save_weights(model: keras.Model, asset: str, precision: str = "float32") -> 
 
 def main(names: list[str]) -> None:
     """Train the named networks and ship their weights."""
-    known = [*NETWORKS, "autoencoder"]
+    known = [*NETWORKS, "autoencoder", "bottleneck"]
     if not names or set(names) - set(known):
         sys.exit(f"usage: python -m netinvert.train {'|'.join(known)}")
     for name in names:
         if name == "autoencoder":  # the one large file, and 16 bits suffice to draw
-            model = train_digits_autoencoder()
-            save_weights(model, "autoencoder.npz", "float16")
-            continue
-        model = train(name)
-        save_weights(model, f"{name}.npz")
-        print(f"{name}: accuracy {accuracy(model):.4f} on the 2,000 test digits")
+            save_weights(train_digits_autoencoder(), "autoencoder.npz", "float16")
+        elif name == "bottleneck":
+            save("autoencoder_bottleneck.npz", sweep_bottleneck())
+        else:
+            model = train(name)
+            save_weights(model, f"{name}.npz")
+            print(f"{name}: accuracy {accuracy(model):.4f} on the 2,000 test digits")
 
 
 if __name__ == "__main__":

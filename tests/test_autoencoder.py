@@ -237,6 +237,10 @@ def test_an_autoencoder_that_does_not_fit_is_refused(shipped, logits):
         AutoencoderInversion(shipped).fit(
             lambda x: tf.reduce_mean(x, axis=[2, 3]), np.ones((20, 9, 9, 1), "float32")
         )
+    shape = (28, 28, 1)
+    halves = [keras.Sequential([keras.Input(shape), keras.layers.ReLU()])] * 2
+    with pytest.raises(ValueError, match="code must be a vector"):
+        AutoencoderInversion(keras.Sequential(halves)).fit(logits, np.ones((2, *shape)))
     with pytest.raises(ValueError, match="encoder and decoder"):
         AutoencoderInversion(shipped.layers[1]).fit(
             logits, np.ones((20, 28, 28, 1), "float32")
@@ -283,3 +287,8 @@ def test_the_regression_never_leaves_the_range_it_has_seen():
     guess = fit_regression(outputs, 2 * outputs, seed=0)
     assert guess(np.array([[50.0], [-50.0]])).max() <= 2
     assert guess(np.array([[50.0], [-50.0]])).min() >= 0
+
+
+def test_a_single_example_is_the_guess_for_everything():
+    guess = fit_regression(np.ones((1, 4)), np.array([[3.0, 5.0]]), seed=0)
+    np.testing.assert_allclose(guess(np.full((2, 4), 9.0)), [[3, 5], [3, 5]])
