@@ -120,9 +120,10 @@ def train_autoencoder(
     *,
     epochs: int = 20,
     seed: int = 0,
-    progress: bool = True,
 ) -> keras.Sequential:
     """Train an autoencoder on inputs, to draw others like them.
+
+    A progress bar appears when it takes long (TQDM_DISABLE=1 keeps it away).
 
     Images are scaled by the smallest and largest value seen and compared by
     cross-entropy, other inputs standardised and compared by squared error.
@@ -135,8 +136,6 @@ def train_autoencoder(
         numbers drawn elsewhere neither disturb it nor are disturbed.
     epochs : int
         Passes over the inputs.
-    progress : bool
-        Show a progress bar when it takes long.
 
     Returns
     -------
@@ -172,7 +171,6 @@ def train_autoencoder(
         desc="training the autoencoder",
         unit="epoch",
         delay=PROGRESS_AFTER_SECONDS,
-        disable=not progress,
         leave=False,
     ):
         # Keras would shuffle with the random numbers that it shares with the reader.
