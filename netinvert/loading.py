@@ -147,7 +147,7 @@ def load_saved_model(path: Path, allow_code: bool) -> keras.Model:
     outputs = keras.layers.TFSMLayer(str(path), call_endpoint=ENDPOINT)(inputs)
     if isinstance(outputs, dict) and len(outputs) == 1:
         (outputs,) = outputs.values()
-    return keras.Model(inputs, outputs)
+    return keras.Model(inputs, outputs, name=path.stem)
 
 
 def explained(path: Path, error: Exception) -> str:
