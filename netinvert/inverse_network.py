@@ -81,7 +81,7 @@ class InverseNetwork:
 
     hidden: tuple[int, ...] = (512, 512)
     epochs: int = 20
-    learning_rate: float = 3e-3
+    learning_rate: float = 6e-3
     logarithm: bool | str = "auto"
     seed: int = 0
     progress: bool = True
@@ -233,9 +233,9 @@ def build_networks(inputs, outputs, hidden, logarithm: bool, seed: int):
     layers, ops = keras.layers, keras.ops
     seeds = iter(np.random.default_rng(seed).integers(2**31, size=len(hidden) + 2))
 
-    def dense(width, activation=None):
+    def dense(width):
         start = keras.initializers.GlorotUniform(seed=int(next(seeds)))
-        return layers.Dense(width, activation, kernel_initializer=start)
+        return layers.Dense(width, kernel_initializer=start)
 
     targets = keras.Input(outputs.shape[1:], name="target")
     values = layers.Flatten()(targets)
@@ -245,9 +245,14 @@ def build_networks(inputs, outputs, hidden, logarithm: bool, seed: int):
         values = ops.log(ops.maximum(values, LEAST_PROBABILITY))
     middle, spread = flat.mean(axis=0), flat.std(axis=0)
     spread = np.maximum(spread, FAINTEST * spread.max()) if spread.any() else spread + 1
-    values = layers.Rescaling(1 / spread, -middle / spread)(values)
+    values = standard = layers.Rescaling(1 / spread, -middle / spread)(values)
     for width in hidden:
-        values = dense(width, "relu")(values)
+        values = dense(width)(values)
+        if is_image(inputs.shape[1:]):  # trains in half the epochs, but less exactly
+            values = layers.BatchNormalization(momentum=0.95)(values)
+        values = layers.Activation("relu")(values)
+    if hidden:  # the last layer also sees the target itself: much of x is linear in y
+        values = layers.Concatenate()([standard, values])
     values = dense(int(np.prod(inputs.shape[1:])))(values)
     core = keras.Model(targets, values)
     offset, scale = scaling(inputs)
@@ -329,15 +334,14 @@ def compile_training(core, compare, settings: InverseNetwork, steps_per_epoch):
     weights = core.trainable_variables
     optimizer.build(weights)
 
-    @tf.function(reduce_retracing=True)
-    def loss(outputs, answers):
-        return tf.reduce_mean(compare(answers, core(outputs)))
+    def loss(outputs, answers, training=False):
+        return tf.reduce_mean(compare(answers, core(outputs, training=training)))
 
-    @tf.function(jit_compile=True)
+    @tf.function
     def step(outputs, answers):
         with tf.GradientTape() as tape:
-            value = loss(outputs, answers)
+            value = loss(outputs, answers, training=True)
         optimizer.apply(tape.gradient(value, weights), weights)
         return value
 
-    return step, loss
+    return step, tf.function(loss)
