@@ -8,6 +8,7 @@ method can flatter itself.
 
 from __future__ import annotations
 
+import textwrap
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -86,7 +87,7 @@ class Inversion:
 
     def __repr__(self) -> str:
         return (
-            f"<Inversion of {len(self.inputs)} targets by {self.method}: "
+            f"<Inversion of {len(self.inputs)} targets by {shortened(self.method)}: "
             f"median output error {np.median(self.residual):.2g}, "
             f"{self.converged.sum()} of {len(self.inputs)} converged>"
         )
@@ -95,6 +96,11 @@ class Inversion:
         from netinvert.plots import figure_png, inversion_figure
 
         return figure_png(inversion_figure(self))
+
+
+def shortened(method: str) -> str:
+    """Put the settings of a method on one line, even where one is an array."""
+    return textwrap.shorten(method, 160, placeholder=" ...")
 
 
 def invert(
@@ -156,9 +162,9 @@ def invert(
         )
     if not tolerance > 0:
         raise ValueError(f"tolerance must be a positive number, got {tolerance!r}")
+    function = as_function(forward)
     shape = find_input_shape(forward, method, input_shape)
     bounds = check_bounds(bounds, shape)
-    function = as_function(forward)
     targets = check_targets(targets, find_output(function, shape))
 
     chunks = [slice(i, i + batch_size) for i in range(0, len(targets), batch_size)]
@@ -301,7 +307,10 @@ def check_targets(targets, output: np.ndarray) -> np.ndarray:
     """Return the targets as a finite float batch shaped like the outputs."""
     shape = output.shape[1:]
     try:
-        targets = np.asarray(targets, dtype=output.dtype)
+        targets = np.asarray(targets)
+        if np.iscomplexobj(targets):
+            raise TypeError("these are complex")
+        targets = targets.astype(output.dtype)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"targets must be an array of numbers of shape (N, {_listed(shape)}), "

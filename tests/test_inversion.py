@@ -83,6 +83,17 @@ def test_the_report_is_one_readable_line():
     assert "\n" not in text
 
 
+def test_the_report_stays_one_line_where_a_setting_is_an_array():
+    method = ni.GradientInversion(start=np.zeros((40, 3)), steps=1)
+    text = repr(ni.invert(linear, np.zeros((40, 4)), method, input_shape=(3,)))
+    assert "\n" not in text and len(text) < 300
+
+
+def test_a_file_name_is_no_network():
+    with pytest.raises(ValueError, match="Keras model or a function.*got str"):
+        ni.invert("my_model.h5", [[0.8, 0.2]], ni.GradientInversion())
+
+
 def test_many_targets_are_searched_in_chunks_and_none_is_lost():
     truths = RNG.uniform(0.2, 0.8, (7, 3)).astype("float32")
     method = ni.GradientInversion(steps=300)
@@ -96,6 +107,7 @@ def test_many_targets_are_searched_in_chunks_and_none_is_lost():
 BAD_CALLS = {
     "wrong target width": ({"targets": np.zeros((2, 5))}, r"\(4,\).*\(2, 5\)"),
     "ragged target": ({"targets": [[1.0, 2.0], [3.0]]}, "rows of equal length"),
+    "complex target": ({"targets": np.full((1, 4), 1j)}, "complex"),
     "text target": ({"targets": "seven"}, "array of numbers"),
     "nan target": ({"targets": [[0, 0, np.nan, 0]]}, "NaN or infinity"),
     "infinite target": ({"targets": [[0, 0, np.inf, 0]]}, "NaN or infinity"),
@@ -154,7 +166,9 @@ def test_a_method_that_returns_nan_is_not_believed():
 def test_an_input_where_the_network_overflows_is_reported():
     with pytest.warns(RuntimeWarning, match="diverged"):
         result = ni.invert(
-            lambda batch: tf.exp(1e3 * batch), [[1.0]], Proposer([1.0]),
+            lambda batch: tf.exp(1e3 * batch),
+            [[1.0]],
+            Proposer([1.0]),
             input_shape=(1,),
         )
     assert not result.converged[0]
