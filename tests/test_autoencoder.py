@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import netinvert as ni
 from netinvert.autoencoder import AutoencoderInversion, Drawing
+from netinvert.data import read_asset
 from netinvert.decoders import (
     Sample,
     build_autoencoder,
@@ -292,3 +293,17 @@ def test_the_regression_never_leaves_the_range_it_has_seen():
 def test_a_single_example_is_the_guess_for_everything():
     guess = fit_regression(np.ones((1, 4)), np.array([[3.0, 5.0]]), seed=0)
     np.testing.assert_allclose(guess(np.full((2, 4), 9.0)), [[3, 5], [3, 5]])
+
+
+def test_the_shipped_sweep_says_what_a_larger_code_buys():
+    table = read_asset("autoencoder_bottleneck.npz")
+    assert list(table["latent_size"]) == [2, 4, 8, 16, 32, 64]
+    assert list(table["source"]) == ["the digit itself", "logits", "hidden_1"]
+    for kind in ("plain", "variational"):
+        assert table[kind].shape == (6, 3, 3)
+        itself, logits, hidden_1 = np.moveaxis(table[kind][..., 0], 1, 0)
+        assert (np.diff(itself[:4]) > 0.5).all()  # from 2 to 16, in dB
+        # What the target does not say, a larger code cannot add.
+        assert itself[3] - itself[0] > 1.5 * (logits[3] - logits[0])
+        assert (hidden_1 > logits).all()
+    assert table["variational"][-1, 1, 0] > table["plain"][-1, 1, 0] + 0.5
