@@ -26,7 +26,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "_build", "*.egg-info", ".*_cache")
-CHAPTER = "notebooks/03_gradient_search.ipynb"
+CHAPTER = "notebooks/solutions/01_solutions.ipynb"  # short, with pictures and text
 STORED = "tests/test_notebooks.py"
 
 
@@ -111,12 +111,19 @@ def change_a_stored_digit(cell: dict) -> bool:
     return False
 
 
+SLOWER = swap("learning_rate: float = 0.2", "learning_rate: float = 0.02")
 FAULTS = [
     Fault(
         "learning rate ten times too small",
         "netinvert/gradient.py",
-        swap("learning_rate: float = 0.2", "learning_rate: float = 0.02"),
-        "tests/test_methods.py -k gradient",
+        SLOWER,
+        "tests/test_gradient.py -k default_search",
+    ),
+    Fault(
+        "the same, as chapter 3 shows it",
+        "netinvert/gradient.py",
+        SLOWER,
+        "notebooks/03_gradient_search.ipynb",
     ),
     Fault(
         "dropped objective term",
@@ -128,7 +135,7 @@ FAULTS = [
         "flipped sign of the step",
         "netinvert/gradient.py",
         swap("moved = code - decayed", "moved = code + decayed"),
-        "tests/test_methods.py -k gradient",
+        "tests/test_methods.py -k linear_network",
     ),
     Fault(
         "lost seed",
@@ -146,13 +153,31 @@ FAULTS = [
             "square = 0.999 * square + 0.001 * tf.reduce_mean("
             "tf.square(gradient), axis=0, keepdims=True)",
         ),
-        "tests/test_methods.py -k gradient",
+        "tests/test_methods.py -k neighbours",
+    ),
+    Fault(
+        "wrong tap: the layer before",
+        "netinvert/tapping.py",
+        swap("return [model.layers[layer]]", "return [model.layers[layer - 1]]"),
+        "tests/test_tapping.py",
+    ),
+    Fault(
+        "wrong tap: probabilities for logits",
+        "netinvert/tapping.py",
+        swap('tensor, name=f"{model.name}_to_logits"', "model.output"),
+        "tests/test_tapping.py",
     ),
     Fault(
         "the judge trusts the method's bounds",
         "netinvert/inversion.py",
         swap("inputs = np.clip(inputs, *bounds)", "pass"),
         "tests/test_inversion.py",
+    ),
+    Fault(
+        "decibels doubled",
+        "netinvert/metrics.py",
+        swap("return -10 *", "return -20 *"),
+        "tests/test_metrics.py",
     ),
     Fault("stored picture emptied", CHAPTER, on_cells(empty_picture), CHAPTER),
     Fault("stored number changed", CHAPTER, on_cells(change_a_stored_digit), CHAPTER),
