@@ -265,7 +265,13 @@ def search(forward, targets, code, parametrization, objective, settings):
     code = tf.constant(code, targets.dtype)
     state = code, tf.zeros_like(code), tf.zeros_like(code)
     marks = np.unique(np.linspace(0, settings.steps, RECORDED_STEPS + 1).round())
-    seen = [look(code, targets)]
+    try:
+        seen = [look(code, targets)]
+    except NotImplementedError as error:
+        raise ValueError(
+            "a search needs the forward function and its objective to be built from "
+            f"TensorFlow or Keras operations, also where NumPy has the same: {error}"
+        ) from error
     for begin, end in itertools.pairwise(marks):
         span = (tf.constant(mark, targets.dtype) for mark in (begin, end))
         state = advance(*state, targets, *span, rate, steps)
@@ -303,6 +309,11 @@ def compile_search(forward, parametrization, objective: Objective, xla: bool):
                 tape.watch(code)
                 total = tf.reduce_sum(examine(code, targets)[2])
             gradient = tape.gradient(total, code)
+            if gradient is None:
+                raise ValueError(
+                    "no gradient reaches the inputs: the forward function must be "
+                    "built from differentiable TensorFlow or Keras operations"
+                )
             gradient.set_shape(code.shape)  # a SavedModel forgets the batch size
             mean = 0.9 * mean + 0.1 * gradient
             square = 0.999 * square + 0.001 * tf.square(gradient)

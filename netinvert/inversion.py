@@ -170,14 +170,15 @@ def invert(
     chunks = [slice(i, i + batch_size) for i in range(0, len(targets), batch_size)]
     proposals, histories = [], []
     started = time.perf_counter()
-    for chunk in tqdm(
-        chunks,
-        desc=type(method).__name__,
-        unit="chunk",
-        delay=PROGRESS_AFTER_SECONDS,
-        disable=not progress or len(chunks) == 1,
-        leave=False,
-    ):
+    if progress and len(chunks) > 1:
+        chunks = tqdm(
+            chunks,
+            desc=type(method).__name__,
+            unit="chunk",
+            delay=PROGRESS_AFTER_SECONDS,
+            leave=False,
+        )
+    for chunk in chunks:
         inputs, history = method.solve(
             forward, targets[chunk], bounds=bounds, seed=seed, input_shape=shape
         )
@@ -187,7 +188,7 @@ def invert(
 
     inputs = np.concatenate(proposals)
     if bounds is not None:
-        inputs = np.clip(inputs, *bounds)
+        inputs = np.clip(inputs, *bounds).astype(inputs.dtype)
     outputs = evaluate(function, inputs, batch_size)
     return judge(inputs, outputs, targets, method, tolerance, histories, seconds)
 
@@ -279,6 +280,11 @@ def find_output(function, shape) -> np.ndarray:
             f"the forward network must map a batch to a batch, but for 1 input it "
             f"gave an output of shape {output.shape}"
         )
+    if not np.issubdtype(output.dtype, np.floating):
+        raise ValueError(
+            f"the forward network's outputs are of type {output.dtype}, which has no "
+            "slope to follow: take real numbers, such as logits instead of a class"
+        )
     return output
 
 
@@ -310,7 +316,8 @@ def check_targets(targets, output: np.ndarray) -> np.ndarray:
         targets = np.asarray(targets)
         if np.iscomplexobj(targets):
             raise TypeError("these are complex")
-        targets = targets.astype(output.dtype)
+        with np.errstate(over="ignore"):  # reported below, as infinite
+            targets = targets.astype(output.dtype)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"targets must be an array of numbers of shape (N, {_listed(shape)}), "
@@ -329,8 +336,9 @@ def check_targets(targets, output: np.ndarray) -> np.ndarray:
     finite = np.isfinite(targets.reshape(len(targets), -1)).all(axis=1)
     if not finite.all():
         raise ValueError(
-            f"{(~finite).sum()} of {len(targets)} targets hold NaN or infinity, the "
-            f"first at index {int(np.argmin(finite))}; remove or repair them"
+            f"{(~finite).sum()} of {len(targets)} targets hold NaN, infinity or "
+            f"numbers too large for {output.dtype}, the first at index "
+            f"{int(np.argmin(finite))}; remove or repair them"
         )
     return targets
 

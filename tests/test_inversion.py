@@ -109,8 +109,9 @@ BAD_CALLS = {
     "ragged target": ({"targets": [[1.0, 2.0], [3.0]]}, "rows of equal length"),
     "complex target": ({"targets": np.full((1, 4), 1j)}, "complex"),
     "text target": ({"targets": "seven"}, "array of numbers"),
-    "nan target": ({"targets": [[0, 0, np.nan, 0]]}, "NaN or infinity"),
-    "infinite target": ({"targets": [[0, 0, np.inf, 0]]}, "NaN or infinity"),
+    "nan target": ({"targets": [[0, 0, np.nan, 0]]}, "NaN"),
+    "infinite target": ({"targets": [[0, 0, np.inf, 0]]}, "infinity"),
+    "huge target": ({"targets": [[0, 0, 1e300, 0]]}, "too large for float32"),
     "no target": ({"targets": np.zeros((0, 4))}, "nothing to invert"),
     "bounds the wrong way round": ({"bounds": (1.0, 0.0)}, "below"),
     "three bounds": ({"bounds": (0.0, 0.5, 1.0)}, "pair"),
@@ -137,6 +138,32 @@ def test_a_request_that_does_not_fit_is_refused_with_advice(case):
     } | wrong
     with pytest.raises(ValueError, match=message):
         ni.invert(linear, **arguments)
+
+
+def test_a_function_written_in_numpy_cannot_be_searched():
+    def forward(batch):
+        return tf.constant(np.asarray(batch) @ MATRIX)
+
+    with pytest.raises(ValueError, match="TensorFlow or Keras operations"):
+        ni.invert(forward, np.zeros((1, 4)), ni.GradientInversion(), input_shape=(3,))
+
+
+def test_a_function_without_a_slope_cannot_be_searched():
+    def forward(batch):
+        return tf.cast(tf.argmax(batch, axis=1, output_type="int32"), "float32")
+
+    with pytest.raises(ValueError, match="no gradient reaches the inputs"):
+        ni.invert(forward, [1.0], ni.GradientInversion(), input_shape=(3,))
+
+
+def test_class_numbers_are_not_outputs_to_invert():
+    with pytest.raises(ValueError, match="int64.*logits"):
+        ni.invert(
+            lambda batch: tf.argmax(batch, axis=1),
+            [1],
+            ni.GradientInversion(),
+            input_shape=(3,),
+        )
 
 
 def test_a_network_with_two_outputs_is_refused():
