@@ -1,6 +1,14 @@
 """Can a neural network be inverted? Methods, judge and certificates for the book."""
 
-from netinvert import baselines, metrics, objectives, plots, widgets
+from netinvert import (
+    baselines,
+    certificates,
+    fibers,
+    metrics,
+    objectives,
+    plots,
+    widgets,
+)
 from netinvert.autoencoder import AutoencoderInversion
 from netinvert.data import load_fashion_mnist, load_mnist
 from netinvert.gradient import GradientInversion
@@ -15,6 +23,8 @@ __all__ = [
     "Inversion",
     "Method",
     "baselines",
+    "certificates",
+    "fibers",
     "invert",
     "load_fashion_mnist",
     "load_mnist",

@@ -1,0 +1,261 @@
+"""Proofs that two different inputs have exactly the same output, and their check.
+
+A certificate names a layer and holds two inputs as fractions. :func:`verify` runs
+the network on both in integer arithmetic, without any rounding, and compares. It
+shares no code with :mod:`netinvert.fibers`, which finds the inputs, and needs no
+TensorFlow: this file runs alone, beside numpy.
+
+What is proved is a statement about the function that the weights define on real
+numbers: floating-point weights are fractions with a power of two below the line.
+Not proved is what a particular device computes: it rounds after every operation,
+so the two outputs that it prints may differ in their last digits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+FORMAT = "netinvert certificate, version 1"
+
+
+class Refused(ValueError):
+    """The certificate does not prove what it claims."""
+
+
+class Layer(NamedTuple):
+    """One step of a network, as plain as it gets.
+
+    ``kind`` is "reshape", "dense", "convolution", "average" or "relu"; ``shape`` is
+    that of the output, without batch. Kernels are laid out as in Keras. A relu
+    multiplies what is negative by ``slope``.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    kernel: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    window: tuple[int, int] = (1, 1)
+    strides: tuple[int, int] = (1, 1)
+    padding: str = "valid"
+    slope: float = 0.0
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The claim that two inputs in a box are different and their values equal.
+
+    Attributes
+    ----------
+    layer : str
+        Name of the layer after which the values are equal.
+    values : tuple of Fraction
+        The values there.
+    first, second : tuple of Fraction
+        The two inputs, flattened.
+    shape : tuple of int
+        Of one input.
+    low, high : Fraction
+        Both inputs lie in this range.
+    network : str
+        sha256 of the network up to that layer, see :func:`fingerprint`.
+    """
+
+    layer: str
+    values: tuple[Fraction, ...]
+    first: tuple[Fraction, ...]
+    second: tuple[Fraction, ...]
+    shape: tuple[int, ...]
+    low: Fraction
+    high: Fraction
+    network: str
+
+    @property
+    def inputs(self) -> np.ndarray:
+        """Both inputs, rounded to float64 (2, *shape)."""
+        both = np.array([self.first, self.second], dtype="float64")
+        return both.reshape(2, *self.shape)
+
+    def __repr__(self) -> str:
+        return f"<Certificate of two inputs {self.shape} equal at {self.layer!r}>"
+
+
+def verify(certificate: Certificate, layers: Sequence[Layer]) -> str:
+    """Check a certificate in exact arithmetic.
+
+    Parameters
+    ----------
+    certificate : Certificate
+    layers : sequence of Layer
+        The network, from :func:`netinvert.fibers.layers_of` or written by hand.
+
+    Returns
+    -------
+    str
+        What has been proved, in words.
+
+    Raises
+    ------
+    Refused
+        With the reason, if the claim is false or about another network.
+    """
+    names = [layer.name for layer in layers]
+    if certificate.layer not in names:
+        raise Refused(f"the network has no layer {certificate.layer!r}, only {names}")
+    layers = layers[: names.index(certificate.layer) + 1]
+    if fingerprint(layers) != certificate.network:
+        raise Refused("the certificate is about a network with other weights or layers")
+    first, second = certificate.first, certificate.second
+    if first == second:
+        raise Refused("the two inputs are the same")
+    for name, pixels in {"first": first, "second": second}.items():
+        if len(pixels) != math.prod(certificate.shape):
+            raise Refused(f"the {name} input has not the shape {certificate.shape}")
+        if not all(certificate.low <= pixel <= certificate.high for pixel in pixels):
+            raise Refused(f"the {name} input leaves the box")
+        if exact_values(layers, pixels, certificate.shape) != certificate.values:
+            raise Refused(f"the {name} input has other values at {certificate.layer!r}")
+    count = sum(a != b for a, b in zip(first, second, strict=True))
+    return (
+        f"Proved: two inputs in [{certificate.low}, {certificate.high}] that differ in "
+        f"{count} of {len(first)} numbers have the same {len(certificate.values)} "
+        f"values at {certificate.layer!r}, exactly."
+    )
+
+
+def exact_values(
+    layers: Sequence[Layer], pixels: Sequence[Fraction], shape: tuple[int, ...]
+) -> tuple[Fraction, ...]:
+    """Run a network without rounding.
+
+    All values of a layer are kept as Python integers above one common denominator.
+    """
+    below = math.lcm(*(pixel.denominator for pixel in pixels))
+    above = [pixel.numerator * (below // pixel.denominator) for pixel in pixels]
+    values = np.array(above, dtype=object).reshape(shape)
+    for layer in layers:
+        values, below = step(layer, values, below)
+        if values.shape != tuple(layer.shape):
+            raise Refused(f"layer {layer.name!r} gives shape {values.shape}")
+    return tuple(Fraction(int(value), below) for value in values.ravel())
+
+
+def step(layer: Layer, values: np.ndarray, below: int) -> tuple[np.ndarray, int]:
+    """Apply one layer to integers above a denominator."""
+    if layer.kind == "reshape":
+        return values.reshape(layer.shape), below
+    if layer.kind == "relu":
+        p, q = float(layer.slope).as_integer_ratio()
+        return np.where(values > 0, values * q, values * p), below * q
+    if layer.kind == "average":
+        total = sum(patches(values, layer))
+        count = sum(patches(np.ones_like(values), layer))  # fewer at a padded edge
+        common = math.lcm(*count.ravel())
+        return total * (common // count), below * common
+    (kernel, bias), scale = as_integers(layer.kernel, layer.bias)
+    if layer.kind == "dense":
+        return values @ kernel + bias * below, below * scale
+    if layer.kind == "convolution":
+        weights = kernel.reshape(-1, *kernel.shape[2:])
+        total = sum(p @ w for p, w in zip(patches(values, layer), weights, strict=True))
+        return total + bias * below, below * scale
+    raise Refused(f"layer {layer.name!r} is of unknown kind {layer.kind!r}")
+
+
+def patches(values: np.ndarray, layer: Layer) -> list[np.ndarray]:
+    """Return what each place of a sliding window sees, an array for each place."""
+    margins, counts = [], []
+    sizes = zip(values.shape[:2], layer.window, layer.strides, strict=True)
+    for size, window, stride in sizes:
+        missing = 0
+        if layer.padding == "same":
+            missing = max((math.ceil(size / stride) - 1) * stride + window - size, 0)
+        margins.append((missing // 2, missing - missing // 2))
+        counts.append((size + missing - window) // stride + 1)
+    (top, bottom), (left, right) = margins
+    height, width, channels = values.shape
+    # np.pad would put in numpy's own zeros, which cannot grow without end.
+    padded = np.zeros((top + height + bottom, left + width + right, channels), object)
+    padded[top : top + height, left : left + width] = values
+    (rows, columns), (down, across) = counts, layer.strides
+    return [
+        padded[i : i + rows * down : down, j : j + columns * across : across][
+            :rows, :columns
+        ]
+        for i in range(layer.window[0])
+        for j in range(layer.window[1])
+    ]
+
+
+def as_integers(*arrays: np.ndarray) -> tuple[list[np.ndarray], int]:
+    """Write arrays of floats as integers above one common denominator."""
+    ratios = [[v.as_integer_ratio() for v in a.ravel().tolist()] for a in arrays]
+    scale = max(q for pairs in ratios for _, q in pairs)  # all are powers of two
+    return [
+        np.array([p * (scale // q) for p, q in pairs], object).reshape(array.shape)
+        for array, pairs in zip(arrays, ratios, strict=True)
+    ], scale
+
+
+def fingerprint(layers: Sequence[Layer]) -> str:
+    """Return a sha256 over every setting and every weight of a network."""
+    digest = hashlib.sha256()
+    for layer in layers:
+        settings = layer._replace(kernel=None, bias=None, shape=tuple(layer.shape))
+        digest.update(repr(tuple(settings)).encode())
+        for array in (layer.kernel, layer.bias):
+            digest.update(b"" if array is None else array.astype("<f8").tobytes())
+    return digest.hexdigest()
+
+
+def save(certificate: Certificate, path: str | Path) -> None:
+    """Write a certificate as JSON; fractions are hexadecimal, such as "3/1f"."""
+    content = {"format": FORMAT} | asdict(certificate)
+    Path(path).write_text(json.dumps(content, default=_as_text, indent=0) + "\n")
+
+
+def load(path: str | Path) -> Certificate:
+    """Read a certificate.
+
+    Raises
+    ------
+    ValueError
+        If the file does not hold one.
+    """
+    try:
+        content = json.loads(Path(path).read_text())
+        if content.pop("format") != FORMAT:
+            raise ValueError("another format")
+        for name in ("values", "first", "second"):
+            content[name] = tuple(map(_as_fraction, content[name]))
+        for name in ("low", "high"):
+            content[name] = _as_fraction(content[name])
+        content["shape"] = tuple(content["shape"])
+        return Certificate(**content)
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        ZeroDivisionError,
+    ) as error:
+        raise ValueError(f"{path} does not hold a certificate: {error!r}") from error
+
+
+def _as_text(number: Fraction) -> str:
+    # Hexadecimal: Python refuses to read decimal numbers of many thousand digits.
+    return f"{number.numerator:x}/{number.denominator:x}"
+
+
+def _as_fraction(text: str) -> Fraction:
+    above, below = text.split("/")
+    return Fraction(int(above, 16), int(below, 16))

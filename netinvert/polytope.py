@@ -1,0 +1,236 @@
+"""Walks in a polytope: nearest points, extreme values and random points."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+from scipy.optimize import linprog
+
+MOST_STEPS = 400
+MOST_HALVINGS = 30  # of one step; more would change nothing but rounding
+TOLERANCE = 1e-9  # of a row of length 1
+ROUNDING = 1e-13  # relative, in the value of the dual
+SOFT, HARD = 1e-8, 1e-10  # damping of Newton's steps: at first, and the least
+FAR = 10.0  # how far outside [0, 1] the point lies that pulls at a coordinate
+TOGETHER = 8  # coordinates pulled at once
+TOUCHING = 1e-7
+
+
+class Infeasible(ValueError):
+    """No input fulfils what was asked."""
+
+
+class Polytope(NamedTuple):
+    """Points x in [low, high]^n with rows @ x = values, or >= where not equal.
+
+    ``rows`` (k, n), ``values`` (k,) and ``equal`` (k,) bool.
+    """
+
+    rows: np.ndarray
+    values: np.ndarray
+    equal: np.ndarray
+    low: float
+    high: float
+
+
+def nearest(
+    polytope: Polytope, target: np.ndarray, reach: float = np.inf
+) -> np.ndarray:
+    """Return the point of a polytope that is closest to a target.
+
+    Every row has a price, and the point is what remains of the target, moved along
+    the rows by their prices and cut off at the box. Newton's method finds the
+    prices at which all rows are fulfilled: the dual of the projection is concave,
+    piecewise quadratic, and has one variable per row.
+
+    Parameters
+    ----------
+    polytope : Polytope
+    target : float array (n,)
+    reach : float
+        Give up where every point is farther away than this.
+
+    Returns
+    -------
+    float array (n,)
+
+    Raises
+    ------
+    Infeasible
+        If the polytope has no point within reach. The dual proves it: its value
+        is never above half the squared distance.
+    RuntimeError
+        If the method does not settle.
+
+    Notes
+    -----
+    A projected Newton method (Bertsekas 1982) on the dual.
+    """
+    lengths = np.linalg.norm(polytope.rows, axis=1)
+    lengths[lengths == 0] = 1
+    rows, values = polytope.rows / lengths[:, None], polytope.values / lengths
+    equal, low, high = polytope.equal, polytope.low, polytope.high
+
+    def state(prices):
+        point = np.clip(target + prices @ rows, low, high)
+        gap = values - rows @ point
+        return point, gap, ((point - target) ** 2).sum() / 2 + prices @ gap
+
+    corner = np.linalg.norm(np.maximum(abs(target - low), abs(target - high)))
+    ceiling = (min(corner, reach) ** 2 / 2) * (1 + 1e-6) + 1e-6
+    unit = max(1, abs(target).max())
+    prices, damping = np.zeros(len(rows)), SOFT
+    point, gap, height = state(prices)
+    for _ in range(MOST_STEPS):
+        wrong = np.abs(np.where(equal, gap, np.maximum(gap, -prices))).max(initial=0)
+        if wrong < TOLERANCE * unit:
+            return point
+        if height > ceiling:
+            raise Infeasible(no_point(polytope, reach < corner))
+        active = equal | (prices > 0) | (gap > 0)
+        inside = rows[active][:, (point > low) & (point < high)]
+        square = inside @ inside.T
+        square[np.diag_indices_from(square)] += damping
+        step = np.zeros(len(rows))
+        step[active] = cho_solve(cho_factor(square), gap[active])
+        for halvings in range(MOST_HALVINGS):
+            new = prices + step / 2**halvings
+            new = np.where(equal, new, np.maximum(new, 0))
+            trial = state(new)
+            gain = 1e-4 * gap @ (new - prices) - ROUNDING * (1 + abs(height))
+            if trial[2] >= height + gain:
+                break
+        damping = np.clip(damping * 10 if halvings else damping / 3, HARD, 1)
+        prices, (point, gap, height) = new, trial
+    raise RuntimeError(f"the nearest point was not found; rows are off by {wrong:.1e}")
+
+
+def no_point(polytope: Polytope, limited: bool) -> str:
+    equations = polytope.equal.sum()
+    return (
+        f"no input in [{polytope.low:g}, {polytope.high:g}]"
+        f"{' within reach' if limited else ''} fulfils all {equations} equations and "
+        f"{len(polytope.equal) - equations} inequalities"
+    )
+
+
+def linear_program(polytope: Polytope, cost: np.ndarray):
+    """Minimise cost @ x in a polytope with SciPy's HiGHS."""
+    rows, values, equal, low, high = polytope
+    return linprog(
+        cost,
+        A_ub=-rows[~equal],
+        b_ub=-values[~equal],
+        A_eq=rows[equal],
+        b_eq=values[equal],
+        bounds=(low, high),
+    )
+
+
+def extremes(polytope: Polytope, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the smallest and the largest value of every coordinate.
+
+    A point that is found by pulling at some coordinates is a witness for all of
+    them: what touches the box there need not be looked at again.
+
+    Parameters
+    ----------
+    polytope : Polytope
+    start : float array (n,)
+        A point of the polytope.
+
+    Returns
+    -------
+    lowest, highest : float arrays (n,)
+    """
+    everything = np.arange(len(start))
+    ends = []
+    for sign, wall in ((-1, polytope.low), (1, polytope.high)):
+        best = sign * start
+        for group in np.array_split(everything, -(-len(start) // TOGETHER)):
+            pulled = group[best[group] < sign * wall - TOUCHING]
+            if len(pulled):
+                target = start.copy()
+                target[pulled] = sign * FAR
+                best = np.maximum(best, sign * nearest(polytope, target))
+        for one in everything:
+            if best[one] < sign * wall - TOUCHING:
+                best[one] = -linear_program(polytope, -sign * (everything == one)).fun
+        ends.append(np.where(best > sign * wall - TOUCHING, wall, sign * best))
+    return tuple(ends)
+
+
+def centre(polytope: Polytope) -> np.ndarray:
+    """Return a point as far from every wall and from the box as there is.
+
+    Parameters
+    ----------
+    polytope : Polytope
+
+    Returns
+    -------
+    float array (n,)
+    """
+    rows, values, equal, low, high = polytope
+    size, edges = rows.shape[1], rows[~equal]
+    lengths = np.linalg.norm(edges, axis=1)
+    box = np.concatenate([np.eye(size), -np.eye(size)])
+    ends = np.concatenate([np.full(size, low), np.full(size, -high)])
+    inside = np.concatenate([edges, box])
+    room = np.concatenate([lengths, np.ones(2 * size)])[:, None]
+    answer = linprog(
+        np.where(
+            np.arange(size + 1) == size, -1.0, 0.0
+        ),  # the last unknown is the room to maximise
+        A_ub=np.hstack([-inside, room]),
+        b_ub=-np.concatenate([values[~equal], ends]),
+        A_eq=np.hstack([rows[equal], np.zeros((equal.sum(), 1))]),
+        b_eq=values[equal],
+        bounds=(None, None),
+    )
+    if answer.x is None:
+        raise Infeasible(no_point(polytope, False))
+    return np.clip(answer.x[:-1], low, high)
+
+
+def hit_and_run(
+    polytope: Polytope, starts: np.ndarray, steps: int, seed: int
+) -> np.ndarray:
+    """Walk at random: over and over, to a random place on a random line.
+
+    Parameters
+    ----------
+    polytope : Polytope
+    starts : float array (N, n)
+        Points inside, each the start of a walk of its own.
+    steps : int
+    seed : int
+
+    Returns
+    -------
+    float array (N, n)
+        Where the walks end.
+
+    Notes
+    -----
+    Hit-and-run (Smith 1984): after many steps the ends are uniform in the polytope.
+    """
+    rows, values, equal, low, high = polytope
+    generator = np.random.default_rng(seed)
+    _, sizes, seen = np.linalg.svd(rows[equal], full_matrices=False)
+    seen = seen[sizes > 1e-10 * sizes.max(initial=0)]
+    edges, heights = rows[~equal], values[~equal]
+    points = starts.copy()
+    for _ in range(steps):
+        ways = generator.normal(size=points.shape)
+        ways -= ways @ seen.T @ seen
+        speeds = np.hstack([ways @ edges.T, ways, -ways])
+        room = np.hstack([points @ edges.T - heights, points - low, high - points])
+        limits = -np.maximum(room, 0) / np.where(speeds == 0, np.nan, speeds)
+        back = np.nanmax(np.where(speeds > 0, limits, -np.inf), axis=1)
+        ahead = np.nanmin(np.where(speeds < 0, limits, np.inf), axis=1)
+        lengths = generator.uniform(back, ahead)
+        points = np.clip(points + lengths[:, None] * ways, low, high)
+    return points

@@ -1,0 +1,207 @@
+"""A certificate proves what it says, and nothing that was tampered with passes."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from fractions import Fraction
+
+import keras
+import numpy as np
+import pytest
+
+from netinvert import certificates, fibers
+from netinvert.certificates import Certificate, Layer, Refused, load, save, verify
+from netinvert.data import ASSETS, load_mnist
+from netinvert.models import pretrained, tap
+
+HALF = Fraction(1, 2)
+
+
+def toy():
+    """One unit that adds two inputs, and a ReLU."""
+    kernel, bias = np.ones((2, 1), "float32"), np.zeros(1, "float32")
+    return [Layer("sum", "dense", (1,), kernel, bias), Layer("relu", "relu", (1,))]
+
+
+def toy_certificate(**changes):
+    facts = {
+        "layer": "sum",
+        "values": (Fraction(1),),
+        "first": (HALF, HALF),
+        "second": (Fraction(1, 3), Fraction(2, 3)),
+        "shape": (2,),
+        "low": Fraction(0),
+        "high": Fraction(1),
+        "network": certificates.fingerprint(toy()[:1]),
+    }
+    return Certificate(**facts | changes)
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A network with every kind of layer, on images of 7 x 6 pixels."""
+    keras.utils.set_random_seed(4)
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((7, 6, 1)),
+            layers.Conv2D(4, 3, strides=2, padding="same", activation="leaky_relu"),
+            layers.AveragePooling2D(3, strides=1, padding="same"),
+            layers.Conv2D(3, (2, 1), activation="relu", use_bias=False),
+            layers.Reshape((3, 9)),
+            layers.Flatten(),
+            layers.Dense(8, activation="relu"),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def certificate(network):
+    first, second = np.random.default_rng(0).random((2, 7, 6, 1))
+    return fibers.metamer(network, first, second)
+
+
+def test_a_sum_that_a_reader_can_check_by_hand():
+    said = verify(toy_certificate(), toy())
+    assert said == (
+        "Proved: two inputs in [0, 1] that differ in 2 of 2 numbers have the same 1 "
+        "values at 'sum', exactly."
+    )
+
+
+def test_one_third_is_not_rounded():
+    nearly = (Fraction(1 / 3), Fraction(2 / 3))
+    assert sum(map(float, nearly)) == 1.0
+    with pytest.raises(Refused, match="second input has other values"):
+        verify(toy_certificate(second=nearly), toy())
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"layer": "relu"}, "other weights or layers"),
+        ({"layer": "nowhere"}, "no layer 'nowhere'"),
+        ({"values": (Fraction(2),)}, "first input has other values"),
+        ({"values": (Fraction(1), Fraction(0))}, "first input has other values"),
+        ({"first": (HALF, HALF + Fraction(1, 10**30))}, "first input has other values"),
+        ({"second": (HALF, HALF)}, "the two inputs are the same"),
+        ({"second": (Fraction(-1), Fraction(2))}, "second input leaves the box"),
+        ({"high": HALF}, "second input leaves the box"),
+        ({"second": (Fraction(1),)}, "has not the shape"),
+        ({"network": "0" * 64}, "other weights or layers"),
+    ],
+)
+def test_a_false_claim_is_refused_with_the_reason(changes, reason):
+    with pytest.raises(Refused, match=reason):
+        verify(toy_certificate(**changes), toy())
+
+
+def test_the_exact_outputs_are_those_of_keras_up_to_rounding(network, certificate):
+    values = np.array(certificate.values, "float64")
+    inputs = certificate.inputs.astype("float32")
+    logits = tap(network, "logits")(inputs, training=False)
+    np.testing.assert_allclose(logits, [values, values], atol=1e-5)
+    np.testing.assert_allclose(*network(inputs, training=False), atol=1e-6)
+
+
+def test_a_certificate_survives_saving_and_loading(network, certificate, tmp_path):
+    save(certificate, tmp_path / "pair.json")
+    loaded = load(tmp_path / "pair.json")
+    assert loaded == certificate
+    assert "Proved" in verify(loaded, fibers.layers_of(network))
+
+
+@pytest.mark.parametrize("field", ["first", "second", "values"])
+def test_the_smallest_change_of_any_number_is_refused(network, certificate, field):
+    layers, generator = fibers.layers_of(network), np.random.default_rng(1)
+    numbers = getattr(certificate, field)
+    for place in generator.choice(len(numbers), 3, replace=False):
+        bent = list(numbers)
+        bent[place] += Fraction(1 if bent[place] < HALF else -1, 2**80)
+        with pytest.raises(Refused, match="other values"):
+            verify(replace(certificate, **{field: tuple(bent)}), layers)
+
+
+def test_the_smallest_change_of_any_weight_is_refused(network, certificate):
+    layers = fibers.layers_of(network)
+    for place, layer in enumerate(layers):
+        if layer.kernel is not None:
+            others = [*layers]
+            others[place] = nudged(layer, (0,) * layer.kernel.ndim)
+            with pytest.raises(Refused, match="other weights"):
+                verify(certificate, others)
+
+
+def test_a_forged_fingerprint_does_not_help_where_the_weight_matters(
+    network, certificate
+):
+    layers = fibers.layers_of(network)
+    pixels, shape = certificate.first, certificate.shape
+    hidden = certificates.exact_values(layers[:-1], pixels, shape)
+    others = [*layers[:-1], nudged(layers[-1], (int(np.argmax(hidden)), 0))]
+    forged = replace(certificate, network=certificates.fingerprint(others))
+    with pytest.raises(Refused, match="first input has other values"):
+        verify(forged, others)
+
+
+def nudged(layer, place):
+    """Change one weight by the smallest step that a float32 can take."""
+    kernel = layer.kernel.copy()
+    kernel[place] = np.nextafter(kernel[place], np.float32(9))
+    return layer._replace(kernel=kernel)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:-200],
+        lambda text: "Dear reader",
+        lambda text: "[]",
+        lambda text: text.replace("version 1", "version 9"),
+        lambda text: text.replace('"first"', '"fist"'),
+        lambda text: text.replace('"low": "0/1"', '"low": "0/0"'),
+        lambda text: text.replace('"low": "0/1"', '"low": 0.5'),
+    ],
+)
+def test_a_file_that_holds_no_certificate_is_refused(certificate, tmp_path, damage):
+    path = tmp_path / "pair.json"
+    save(certificate, path)
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(ValueError, match="pair.json does not hold a certificate"):
+        load(path)
+
+
+SKEPTIC = """
+import sys
+import numpy as np
+import certificates
+from certificates import Layer
+
+arrays = list(np.load(sys.argv[1]).values())
+layers = [Layer("flatten", "reshape", (784,))]
+w = arrays
+layers += [
+    Layer("hidden_1 before relu", "dense", (128,), w[0], w[1]),
+    Layer("hidden_1", "relu", (128,)),
+    Layer("hidden_2 before relu", "dense", (64,), w[2], w[3]),
+    Layer("hidden_2", "relu", (64,)),
+    Layer("logits", "dense", (10,), w[4], w[5]),
+]
+print(certificates.verify(certificates.load(sys.argv[2]), layers))
+assert not {"tensorflow", "keras", "scipy", "flint", "netinvert"} & set(sys.modules)
+"""
+
+
+def test_a_skeptic_needs_neither_tensorflow_nor_the_package(tmp_path):
+    (_, _), (x_test, _) = load_mnist()
+    found = fibers.metamer(pretrained("mlp"), x_test[0], x_test[1])
+    save(found, tmp_path / "pair.json")
+    command = [sys.executable, "-c", SKEPTIC, ASSETS / "mlp.npz", "pair.json"]
+    environment = {"PYTHONPATH": str(ASSETS.parent)}
+    answer = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert answer.stdout.startswith("Proved: two inputs in [0, 1]"), answer.stderr
+    assert json.loads((tmp_path / "pair.json").read_text())["layer"] == "logits"
