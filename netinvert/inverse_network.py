@@ -12,25 +12,12 @@ from dataclasses import dataclass, field
 
 import keras
 import numpy as np
-import tensorflow as tf
-from tqdm.auto import tqdm
 
-from netinvert.inversion import (
-    PROGRESS_AFTER_SECONDS,
-    check_count,
-    check_inputs,
-    evaluate,
-)
+from netinvert.inverse_training import build_networks, outputs_of, train
+from netinvert.inversion import check_count, check_inputs
 from netinvert.models import as_function
 
-CHUNK = 1000  # pairs run through a network at once
 FEWEST_PAIRS = 10  # with fewer, nothing can be held out
-HELD_OUT = 0.1  # share of the pairs that only decide which epoch was best
-PATIENCE = 5  # epochs without a better one before training ends
-STEPS_PER_EPOCH = 60  # few pairs come in smaller batches, to keep about this number
-SMALLEST_BATCH, LARGEST_BATCH = 16, 128
-FAINTEST = 1e-2  # outputs that hardly ever vary are not blown up beyond this
-LEAST_PROBABILITY = 1e-30  # a softmax rounds to 0, which has no logarithm
 
 
 @dataclass(eq=False)
@@ -50,17 +37,20 @@ class InverseNetwork:
     hidden : tuple of int
         Widths of the hidden layers; ``()`` leaves a linear network.
     epochs : int
-        Most passes over the pairs. A tenth of them is held out; training ends
-        early when they are answered no better, and the best epoch's weights stay.
+        Most passes over the pairs. A twentieth of them is held out; training ends
+        early when these are answered no better, and the best epoch's weights stay.
     learning_rate : float
         First step size of Adam; it falls to 0 along a cosine.
+    augment : bool
+        Whether images are shown slightly turned, zoomed, sheared and shifted in
+        the first 0.7 of the epochs. Pairs are free: ``forward`` says what belongs
+        to a moved image, so it runs once per epoch. The last epochs show the
+        images as they are. Means nothing for inputs that are not images.
     logarithm : bool or "auto"
         Whether to take the logarithm of the outputs first. "auto" does when all
         outputs seen in ``fit`` are probabilities: not negative, with a sum of 1.
     seed : int
         Of the first weights, the held-out pairs and the order of the others.
-    progress : bool
-        Show a progress bar when training takes long.
 
     Attributes
     ----------
@@ -82,9 +72,9 @@ class InverseNetwork:
     hidden: tuple[int, ...] = (512, 512)
     epochs: int = 20
     learning_rate: float = 6e-3
+    augment: bool = True
     logarithm: bool | str = "auto"
     seed: int = 0
-    progress: bool = True
     network_: keras.Model | None = field(default=None, init=False, repr=False)
     logarithm_: bool | None = field(default=None, init=False, repr=False)
     history_: dict | None = field(default=None, init=False, repr=False)
@@ -108,20 +98,23 @@ class InverseNetwork:
         ValueError
             If the inputs do not fit the network, are too few or not finite, or
             if the network's outputs are not finite.
+        RuntimeError
+            If training diverges.
         """
         inputs = check_inputs(forward, inputs).astype("float32")
-        outputs = evaluate(as_function(forward), inputs, CHUNK)
-        check_pairs(inputs, outputs)
+        if len(inputs) < FEWEST_PAIRS:
+            raise ValueError(
+                f"an inverse network learns from examples: it needs at least "
+                f"{FEWEST_PAIRS} inputs, better thousands, and got {len(inputs)}"
+            )
+        inputs = inputs[np.random.default_rng(self.seed).permutation(len(inputs))]
+        function = as_function(forward)
+        outputs = outputs_of(function, inputs)
         logarithm = choose_logarithm(self.logarithm, outputs)
-        order = np.random.default_rng(self.seed).permutation(len(inputs))
-        inputs, outputs = inputs[order], outputs[order].astype("float32")
         core, network = build_networks(
             inputs, outputs, self.hidden, logarithm, self.seed
         )
-        held_out = max(1, int(HELD_OUT * len(inputs)))
-        compare = cross_entropy if is_image(inputs.shape[1:]) else squared_error
-        pairs = outputs, scaled(inputs)
-        self.history_ = train(core, pairs, held_out, compare, self)
+        self.history_ = train(core, function, inputs, outputs, self)
         self.network_, self.logarithm_ = network, logarithm
         self.input_shape_, self.output_shape_ = inputs.shape[1:], outputs.shape[1:]
         return self
@@ -161,30 +154,11 @@ def check_settings(method: InverseNetwork) -> None:
     rate = method.learning_rate
     if not (isinstance(rate, (int, float)) and 0 < rate < float("inf")):
         raise ValueError(f"learning_rate must be a positive number, got {rate!r}")
+    if method.augment not in (True, False):
+        raise ValueError(f"augment must be True or False, got {method.augment!r}")
     if method.logarithm not in (True, False, "auto"):
         raise ValueError(
             f'logarithm must be True, False or "auto", got {method.logarithm!r}'
-        )
-
-
-def check_pairs(inputs: np.ndarray, outputs: np.ndarray) -> None:
-    """Refuse pairs from which nothing can be learned."""
-    if len(inputs) < FEWEST_PAIRS:
-        raise ValueError(
-            f"an inverse network learns from examples: it needs at least "
-            f"{FEWEST_PAIRS} inputs, better thousands, and got {len(inputs)}"
-        )
-    if len(outputs) != len(inputs) or outputs.ndim < 2:
-        raise ValueError(
-            f"the forward network must map a batch to a batch (N, ...), but for "
-            f"{len(inputs)} inputs it gave outputs of shape {outputs.shape}"
-        )
-    spoiled = ~np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
-    if spoiled.any():
-        raise ValueError(
-            f"for {spoiled.sum()} of {len(inputs)} inputs the forward network's "
-            f"outputs are NaN or infinite, first for input {int(np.argmax(spoiled))}. "
-            "If it takes the logarithm of a softmax, give the softmax instead."
         )
 
 
@@ -199,149 +173,3 @@ def choose_logarithm(logarithm: bool | str, outputs: np.ndarray) -> bool:
             f'as {outputs.min():.3g}; leave logarithm="auto"'
         )
     return bool(logarithm)
-
-
-def is_image(input_shape: tuple[int, ...]) -> bool:
-    """Whether inputs are (height, width, channels)."""
-    return len(input_shape) == 3
-
-
-def scaling(inputs: np.ndarray):
-    """Offset and scale: of all pixels together, of each value of other inputs."""
-    if is_image(inputs.shape[1:]):
-        return float(inputs.min()), float(np.ptp(inputs)) or 1.0
-    scale = inputs.std(axis=0)
-    return inputs.mean(axis=0), np.where(scale > 0, scale, 1)
-
-
-def scaled(inputs: np.ndarray) -> np.ndarray:
-    """What the core learns to draw: flat rows, images in [0, 1], vectors standard."""
-    offset, scale = scaling(inputs)
-    return ((inputs - offset) / scale).reshape(len(inputs), -1)
-
-
-def build_networks(inputs, outputs, hidden, logarithm: bool, seed: int):
-    """Build the part that is trained, and the whole network around it.
-
-    Returns
-    -------
-    core : keras.Model
-        Outputs of f (N, ...) to rows (N, p): logits of pixels, or standardised values.
-    network : keras.Model
-        Outputs of f to inputs (N, *input_shape). It shares the core's weights.
-    """
-    layers, ops = keras.layers, keras.ops
-    seeds = iter(np.random.default_rng(seed).integers(2**31, size=len(hidden) + 2))
-
-    def dense(width):
-        start = keras.initializers.GlorotUniform(seed=int(next(seeds)))
-        return layers.Dense(width, kernel_initializer=start)
-
-    targets = keras.Input(outputs.shape[1:], name="target")
-    values = layers.Flatten()(targets)
-    flat = outputs.reshape(len(outputs), -1).astype("float32")
-    if logarithm:
-        flat = np.log(np.maximum(flat, LEAST_PROBABILITY))
-        values = ops.log(ops.maximum(values, LEAST_PROBABILITY))
-    middle, spread = flat.mean(axis=0), flat.std(axis=0)
-    spread = np.maximum(spread, FAINTEST * spread.max()) if spread.any() else spread + 1
-    values = standard = layers.Rescaling(1 / spread, -middle / spread)(values)
-    for width in hidden:
-        values = dense(width)(values)
-        if is_image(inputs.shape[1:]):  # trains in half the epochs, but less exactly
-            values = layers.BatchNormalization(momentum=0.95)(values)
-        values = layers.Activation("relu")(values)
-    if hidden:  # the last layer also sees the target itself: much of x is linear in y
-        values = layers.Concatenate()([standard, values])
-    values = dense(int(np.prod(inputs.shape[1:])))(values)
-    core = keras.Model(targets, values)
-    offset, scale = scaling(inputs)
-    drawn = ops.sigmoid(values) if is_image(inputs.shape[1:]) else values
-    drawn = layers.Reshape(inputs.shape[1:])(drawn)
-    return core, keras.Model(targets, layers.Rescaling(scale, offset)(drawn))
-
-
-def cross_entropy(answers, drawn):
-    """Binary cross-entropy of logits (N, p), for answers in [0, 1]."""
-    return tf.nn.sigmoid_cross_entropy_with_logits(labels=answers, logits=drawn)
-
-
-def squared_error(answers, drawn):
-    """Squared differences of two arrays (N, p)."""
-    return (answers - drawn) ** 2
-
-
-def train(core, pairs, held_out: int, compare, settings: InverseNetwork) -> dict:
-    """Train the core by Adam until held-out pairs are answered no better.
-
-    Parameters
-    ----------
-    core : keras.Model
-    pairs : two float32 arrays (M, ...) and (M, p)
-        What the core sees and what it should draw, in random order.
-    held_out : int
-        How many of the first pairs only decide which epoch was best.
-    compare : callable
-        What it should draw and what it draws, to errors whose mean is minimised.
-    settings : InverseNetwork
-
-    Returns
-    -------
-    dict
-        "loss" and "held_out_loss", lists with one number per epoch.
-    """
-    outputs, answers = pairs
-    learned = np.arange(held_out, len(outputs))
-    batch = np.clip(len(learned) // STEPS_PER_EPOCH, SMALLEST_BATCH, LARGEST_BATCH)
-    count = max(1, len(learned) // batch)
-    step, loss = compile_training(core, compare, settings, count)
-    random = np.random.default_rng(settings.seed)
-    history = {"loss": [], "held_out_loss": []}
-    for epoch in tqdm(
-        range(settings.epochs),
-        desc="training the inverse network",
-        unit="epoch",
-        delay=PROGRESS_AFTER_SECONDS,
-        disable=not settings.progress,
-        leave=False,
-    ):
-        random.shuffle(learned)  # the rest has its turn in another epoch
-        rows = np.array_split(learned[: count * batch], count)
-        losses = [step(outputs[row], answers[row]) for row in rows]
-        history["loss"].append(float(np.mean(losses)))
-        error = float(loss(outputs[:held_out], answers[:held_out]))
-        if not np.isfinite(error):
-            raise ValueError(
-                f"training diverged: the loss is {error}. A learning_rate below "
-                f"{settings.learning_rate} usually helps."
-            )
-        history["held_out_loss"].append(error)
-        best = int(np.argmin(history["held_out_loss"]))
-        if best == epoch:
-            weights = core.get_weights()
-        elif epoch - best == PATIENCE:
-            break
-    core.set_weights(weights)
-    return history
-
-
-def compile_training(core, compare, settings: InverseNetwork, steps_per_epoch):
-    """Compile one step of Adam, and the loss that it lowers."""
-    rate = keras.optimizers.schedules.CosineDecay(
-        settings.learning_rate, settings.epochs * steps_per_epoch
-    )
-    optimizer = keras.optimizers.Adam(rate)
-    weights = core.trainable_variables
-    optimizer.build(weights)
-
-    def loss(outputs, answers, training=False):
-        return tf.reduce_mean(compare(answers, core(outputs, training=training)))
-
-    @tf.function
-    def step(outputs, answers):
-        with tf.GradientTape() as tape:
-            value = loss(outputs, answers, training=True)
-        optimizer.apply(tape.gradient(value, weights), weights)
-        return value
-
-    return step, tf.function(loss)

@@ -1,0 +1,215 @@
+"""How the inverse network is built and trained, apart from any one target."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm.auto import tqdm
+
+from netinvert.decoders import is_image, scaling
+from netinvert.inversion import PROGRESS_AFTER_SECONDS, evaluate
+
+CHUNK = 1000  # inputs run through the forward network at once
+HELD_OUT = 0.05  # share of the pairs that only decide which epoch was best
+PATIENCE = 10  # epochs without a better one before training ends
+STEPS_PER_EPOCH = 60  # few pairs come in smaller batches, to keep about this number
+SMALLEST_BATCH, LARGEST_BATCH = 16, 128
+FAINTEST = 1e-2  # outputs that hardly ever vary are not blown up beyond this
+LEAST_PROBABILITY = 1e-30  # a softmax rounds to 0, which has no logarithm
+MOVING_SHARE = 0.7  # of the epochs; the last ones show the inputs as they are
+LARGEST_TURN = np.radians(10)
+LARGEST_ZOOM = 0.1  # of the size, either way
+LARGEST_SHEAR = 0.15  # pixels sideways for each pixel down
+LARGEST_SHIFT = 1 / 28  # of the width and of the height
+
+
+def build_networks(inputs, outputs, hidden, logarithm: bool, seed: int):
+    """Build the part that is trained, and the whole network around it.
+
+    Parameters
+    ----------
+    inputs, outputs : float32 arrays (M, ...)
+        Of the forward network; only their ranges and spreads are used.
+    hidden : tuple of int
+    logarithm : bool
+    seed : int
+
+    Returns
+    -------
+    core : keras.Model
+        Outputs of f (N, ...) to rows (N, p): logits of pixels, or standardised values.
+    network : keras.Model
+        Outputs of f to inputs (N, *input_shape). It shares the core's weights.
+    """
+    layers, ops = keras.layers, keras.ops
+    seeds = iter(np.random.default_rng(seed).integers(2**31, size=len(hidden) + 1))
+    image = is_image(inputs.shape[1:])
+
+    def dense(width):
+        start = keras.initializers.GlorotUniform(seed=int(next(seeds)))
+        return layers.Dense(width, kernel_initializer=start)
+
+    targets = keras.Input(outputs.shape[1:], name="target")
+    values = standard = standardised(targets, outputs, logarithm)
+    for width in hidden:
+        values = dense(width)(values)
+        if image:  # trains in half the epochs, but is less exact
+            values = layers.BatchNormalization(momentum=0.95)(values)
+        values = layers.Activation("relu")(values)
+    if hidden:  # the last layer also sees the target: much of x is linear in y
+        values = layers.Concatenate()([standard, values])
+    values = dense(int(np.prod(inputs.shape[1:])))(values)
+    offset, scale = scaling(inputs)
+    drawn = layers.Reshape(inputs.shape[1:])(ops.sigmoid(values) if image else values)
+    drawn = layers.Rescaling(scale, offset)(drawn)
+    return keras.Model(targets, values), keras.Model(targets, drawn)
+
+
+def standardised(targets, outputs: np.ndarray, logarithm: bool):
+    """Flatten symbolic targets and give each value mean 0 and variance 1."""
+    values = keras.layers.Flatten()(targets)
+    flat = outputs.reshape(len(outputs), -1)
+    if logarithm:
+        flat = np.log(np.maximum(flat, LEAST_PROBABILITY))
+        values = keras.ops.log(keras.ops.maximum(values, LEAST_PROBABILITY))
+    middle, spread = flat.mean(axis=0), flat.std(axis=0)
+    spread = np.maximum(spread, FAINTEST * spread.max()) if spread.any() else spread + 1
+    return keras.layers.Rescaling(1 / spread, -middle / spread)(values)
+
+
+def train(core, function, inputs, outputs, settings) -> dict:
+    """Train the core by Adam until held-out pairs are answered no better.
+
+    Parameters
+    ----------
+    core : keras.Model
+        From :func:`build_networks`. It is left with its best epoch's weights.
+    function : callable
+        The forward network, batch -> batch.
+    inputs, outputs : float32 arrays (M, ...)
+        The pairs, in random order.
+    settings : InverseNetwork
+
+    Returns
+    -------
+    dict
+        "loss" and "held_out_loss", lists with one number per epoch.
+    """
+    offset, scale = scaling(inputs)
+
+    def as_answers(inputs):
+        return ((inputs - offset) / scale).reshape(len(inputs), -1)
+
+    held_out = max(1, int(HELD_OUT * len(inputs)))
+    unseen = outputs[:held_out], as_answers(inputs[:held_out])
+    learned = inputs[held_out:], outputs[held_out:]
+    count = len(inputs) - held_out
+    batch = min(count, max(SMALLEST_BATCH, count // STEPS_PER_EPOCH), LARGEST_BATCH)
+    step, loss = compile_training(
+        core, is_image(inputs.shape[1:]), settings, count // batch
+    )
+    moving = settings.augment and is_image(inputs.shape[1:])
+    random = np.random.default_rng(settings.seed)
+    history = {"loss": [], "held_out_loss": []}
+    for epoch in tqdm(
+        range(settings.epochs),
+        desc="training the inverse network",
+        unit="epoch",
+        delay=PROGRESS_AFTER_SECONDS,
+        leave=False,
+    ):
+        seen, targets = learned
+        if moving and epoch < int(MOVING_SHARE * settings.epochs):
+            seen = moved(seen, random)
+            targets = outputs_of(function, seen)
+        answers = as_answers(seen)
+        # What does not fill a batch has its turn in another epoch.
+        rows = random.permutation(count)[: count // batch * batch].reshape(-1, batch)
+        losses = [float(step(targets[row], answers[row])) for row in rows]
+        history["loss"].append(float(np.mean(losses)))
+        history["held_out_loss"].append(float(loss(*unseen)))
+        check_loss(history["held_out_loss"][-1], settings.learning_rate)
+        best = int(np.argmin(history["held_out_loss"]))
+        if best == epoch:
+            weights = core.get_weights()
+        elif epoch - best == PATIENCE:
+            break
+    core.set_weights(weights)
+    return history
+
+
+def outputs_of(function, inputs: np.ndarray) -> np.ndarray:
+    """What the forward network says of inputs, refused where it is not finite."""
+    outputs = evaluate(function, inputs, CHUNK).astype("float32")
+    if len(outputs) != len(inputs) or outputs.ndim < 2:
+        raise ValueError(
+            f"the forward network must map a batch to a batch (N, ...), but for "
+            f"{len(inputs)} inputs it gave outputs of shape {outputs.shape}"
+        )
+    spoiled = ~np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
+    if spoiled.any():
+        raise ValueError(
+            f"for {spoiled.sum()} of {len(inputs)} inputs the forward network's "
+            f"outputs are NaN or infinite. If it takes the logarithm of a softmax, "
+            "pass the softmax itself: its logarithm is taken here, without infinities"
+        )
+    return outputs
+
+
+def moved(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Turn, zoom, shear and shift each image (N, height, width, channels) a little."""
+    height, width = images.shape[1:3]
+
+    def draw(largest):
+        return random.uniform(-largest, largest, len(images))
+
+    angle, zoom, shear = draw(LARGEST_TURN), 1 + draw(LARGEST_ZOOM), draw(LARGEST_SHEAR)
+    across_x, down_x = zoom * np.cos(angle), zoom * (shear - np.sin(angle))
+    across_y, down_y = zoom * np.sin(angle), zoom * np.cos(angle)
+    x, y = (width - 1) / 2, (height - 1) / 2  # the center, which only a shift moves
+    shift_x = x - across_x * x - down_x * y + width * draw(LARGEST_SHIFT)
+    shift_y = y - across_y * x - down_y * y + height * draw(LARGEST_SHIFT)
+    none = np.zeros(len(images))
+    matrices = np.stack(
+        [across_x, down_x, shift_x, across_y, down_y, shift_y, none, none], axis=1
+    )
+    return keras.ops.image.affine_transform(
+        images, matrices.astype("float32"), "bilinear", "nearest"
+    ).numpy()
+
+
+def compile_training(core, image: bool, settings, steps_per_epoch: int):
+    """Compile one step of Adam, and the loss that it lowers."""
+    rate = keras.optimizers.schedules.CosineDecay(
+        settings.learning_rate, settings.epochs * steps_per_epoch
+    )
+    optimizer = keras.optimizers.Adam(rate)
+    weights = core.trainable_variables
+    optimizer.build(weights)
+
+    def loss(targets, answers, training=False):
+        drawn = core(targets, training=training)
+        if image:
+            error = tf.nn.sigmoid_cross_entropy_with_logits(answers, drawn)
+        else:
+            error = (answers - drawn) ** 2
+        return tf.reduce_mean(error)
+
+    @tf.function  # XLA gains little here, and costs a second for each fit
+    def step(targets, answers):
+        with tf.GradientTape() as tape:
+            value = loss(targets, answers, training=True)
+        optimizer.apply(tape.gradient(value, weights), weights)
+        return value
+
+    return step, tf.function(loss)
+
+
+def check_loss(loss: float, learning_rate: float) -> None:
+    """Stop a training that diverges, and say what to do."""
+    if not np.isfinite(loss):
+        raise RuntimeError(
+            f"training diverged: the loss is {loss}. A smaller learning_rate than "
+            f"{learning_rate} usually helps."
+        )
