@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from tqdm.auto import tqdm
 
-from netinvert.inversion import PROGRESS_AFTER_SECONDS
+from netinvert.inversion import NO_PROGRESS, PROGRESS_AFTER_SECONDS
 from netinvert.models import load_weights
 
 ENCODER_WIDTHS = (256, 128)
@@ -171,6 +171,7 @@ def train_autoencoder(
         desc="training the autoencoder",
         unit="epoch",
         delay=PROGRESS_AFTER_SECONDS,
+        disable=NO_PROGRESS,
         leave=False,
     ):
         # Keras would shuffle with the random numbers that it shares with the reader.

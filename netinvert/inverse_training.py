@@ -8,7 +8,7 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from netinvert.decoders import is_image, scaling
-from netinvert.inversion import PROGRESS_AFTER_SECONDS, evaluate
+from netinvert.inversion import NO_PROGRESS, PROGRESS_AFTER_SECONDS, evaluate
 
 CHUNK = 1000  # inputs run through the forward network at once
 HELD_OUT = 0.05  # share of the pairs that only decide which epoch was best
@@ -117,6 +117,7 @@ def train(core, function, inputs, outputs, settings) -> dict:
         desc="training the inverse network",
         unit="epoch",
         delay=PROGRESS_AFTER_SECONDS,
+        disable=NO_PROGRESS,
         leave=False,
     ):
         seen, targets = learned

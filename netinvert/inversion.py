@@ -8,6 +8,7 @@ method can flatter itself.
 
 from __future__ import annotations
 
+import os
 import textwrap
 import time
 import warnings
@@ -20,6 +21,8 @@ from tqdm.auto import tqdm
 from netinvert.models import as_function, input_shape_of
 
 PROGRESS_AFTER_SECONDS = 2.0  # shorter work needs no progress bar
+# tqdm heeds this wish in a terminal; its bar for notebooks has to be told.
+NO_PROGRESS = bool(os.environ.get("TQDM_DISABLE"))
 
 
 @runtime_checkable
@@ -176,6 +179,7 @@ def invert(
             desc=type(method).__name__,
             unit="chunk",
             delay=PROGRESS_AFTER_SECONDS,
+            disable=NO_PROGRESS,
             leave=False,
         )
     for chunk in chunks:
