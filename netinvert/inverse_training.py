@@ -46,20 +46,21 @@ def build_networks(inputs, outputs, hidden, logarithm: bool, seed: int):
     seeds = iter(np.random.default_rng(seed).integers(2**31, size=len(hidden) + 1))
     image = is_image(inputs.shape[1:])
 
-    def dense(width):
+    def dense(width, name):
         start = keras.initializers.GlorotUniform(seed=int(next(seeds)))
-        return layers.Dense(width, kernel_initializer=start)
+        return layers.Dense(width, kernel_initializer=start, name=name)
 
     targets = keras.Input(outputs.shape[1:], name="target")
     values = standard = standardised(targets, outputs, logarithm)
-    for width in hidden:
-        values = dense(width)(values)
+    for number, width in enumerate(hidden, start=1):
+        values = dense(width, f"hidden_{number}")(values)
         if image:  # trains in half the epochs, but is less exact
-            values = layers.BatchNormalization(momentum=0.95)(values)
+            normalise = layers.BatchNormalization(momentum=0.95, name=f"norm_{number}")
+            values = normalise(values)
         values = layers.Activation("relu")(values)
     if hidden:  # the last layer also sees the target: much of x is linear in y
         values = layers.Concatenate()([standard, values])
-    values = dense(int(np.prod(inputs.shape[1:])))(values)
+    values = dense(int(np.prod(inputs.shape[1:])), "values")(values)
     offset, scale = scaling(inputs)
     drawn = layers.Reshape(inputs.shape[1:])(ops.sigmoid(values) if image else values)
     drawn = layers.Rescaling(scale, offset)(drawn)

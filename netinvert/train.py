@@ -1,8 +1,8 @@
 """Train the networks that come with the book: ``python -m netinvert.train mlp``.
 
 Each recipe starts from the bundled digits and a fixed seed, takes well under a
-minute on two processor cores (the autoencoder and the sweep of the bottleneck: a few
-minutes), and writes its result beside the other assets.
+minute on two processor cores (the autoencoder, the sweep of the bottleneck and
+the inverse network: a few minutes), and writes its result beside the other assets.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from netinvert import metrics
 from netinvert.autoencoder import AutoencoderInversion
 from netinvert.data import ASSETS, CHECKSUMS, load_mnist
 from netinvert.decoders import train_autoencoder
+from netinvert.inverse_network import InverseNetwork
 from netinvert.inversion import invert
 from netinvert.models import NETWORKS, pretrained, tap
 
@@ -136,6 +137,16 @@ def sweep_bottleneck(sizes=SIZES, epochs: int = 12, digits: int = 256) -> dict:
     }
 
 
+def train_inverse(seed: int = 0) -> keras.Model:
+    """Train the inverse network of the mlp's first hidden layer, for 60 epochs."""
+    (x_train, _), (x_test, _) = load_mnist()
+    forward = tap(pretrained("mlp"), "hidden_1")
+    method = InverseNetwork(epochs=60, seed=seed).fit(forward, x_train)
+    found = invert(forward, forward(x_test), method).inputs
+    print(f"inverse: PSNR {metrics.psnr(x_test, found).mean():.2f} on the test digits")
+    return method.network_
+
+
 def accuracy(model: keras.Model) -> float:
     """Return the share of the 2,000 test digits that a network names correctly."""
     _, (x_test, y_test) = load_mnist()
@@ -162,7 +173,7 @@ def save(asset: str, arrays: dict[str, np.ndarray]) -> None:
 
 def main(names: list[str]) -> None:
     """Train the named networks and ship their weights."""
-    known = [*NETWORKS, "autoencoder", "bottleneck"]
+    known = [*NETWORKS, "autoencoder", "bottleneck", "inverse"]
     if not names or set(names) - set(known):
         sys.exit(f"usage: python -m netinvert.train {'|'.join(known)}")
     for name in names:
@@ -170,6 +181,8 @@ def main(names: list[str]) -> None:
             save_weights(train_digits_autoencoder(), "autoencoder.npz", "float16")
         elif name == "bottleneck":
             save("autoencoder_bottleneck.npz", sweep_bottleneck())
+        elif name == "inverse":
+            save_weights(train_inverse(), "inverse_hidden_1.npz", "float16")
         else:
             model = train(name)
             save_weights(model, f"{name}.npz")
