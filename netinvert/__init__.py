@@ -2,6 +2,7 @@
 
 from netinvert import (
     baselines,
+    census,
     certificates,
     fibers,
     metrics,
@@ -23,6 +24,7 @@ __all__ = [
     "Inversion",
     "Method",
     "baselines",
+    "census",
     "certificates",
     "fibers",
     "invert",

@@ -77,6 +77,7 @@ class Ledger:
         for panel, values, label in rows:
             ends = abs(np.percentile(values, [0, 100], axis=1) - values.mean(axis=1))
             look = {"fmt": "o", "color": plots.COLOURS[0], "capsize": 3}
+            panel.spines[["top", "right"]].set_visible(False)
             panel.errorbar(values.mean(axis=1), places, xerr=ends, label=label, **look)
         left.axvline(self.size, color=plots.QUIET, linestyle=":", label="input")
         left.set(xlabel="units", yticks=places, yticklabels=self.layers, xlim=(0, None))
@@ -132,7 +133,7 @@ def ledger(
         layers=list(books),
         widths=np.array([on.shape[1] for _, on in books.values()]),
         ranks=seen[..., 0].astype(int),
-        invisible=1 - seen[..., 1] / total,
+        invisible=np.clip(1 - seen[..., 1] / total, 0, 1),
         on=np.array([on[:points].mean(axis=1) for _, on in books.values()]),
         dead=np.array([(~on).all(axis=0).sum() for _, on in books.values()]),
         always=np.array([on.all(axis=0).sum() for _, on in books.values()]),
@@ -157,7 +158,7 @@ def look(jacobians: np.ndarray, spread: np.ndarray, points: int) -> np.ndarray:
         basis, triangle, _ = qr(rows.T, mode="economic", pivoting=True)
         sizes = abs(np.diag(triangle))
         seen = basis[:, sizes > RANK * sizes.max(initial=0)]
-        found.append((seen.shape[1], np.einsum("ij,ik,kj", seen, spread, seen)))
+        found.append((seen.shape[1], (seen * (spread @ seen)).sum()))
     return np.broadcast_to(found, (points, 2))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import linprog
 
 MOST_STEPS = 400
@@ -13,7 +12,7 @@ MOST_HALVINGS = 30  # of one step; more would change nothing but rounding
 TOLERANCE = 1e-9  # of a row of length 1
 ROUNDING = 1e-13  # relative, in the value of the dual
 SOFT, HARD = 1e-8, 1e-10  # damping of Newton's steps: at first, and the least
-FAR = 10.0  # how far outside [0, 1] the point lies that pulls at a coordinate
+FAR = 10.0  # where the point lies, outside [0, 1], that pulls at a coordinate
 TOGETHER = 8  # coordinates pulled at once
 TOUCHING = 1e-7
 
@@ -94,7 +93,7 @@ def nearest(
         square = inside @ inside.T
         square[np.diag_indices_from(square)] += damping
         step = np.zeros(len(rows))
-        step[active] = cho_solve(cho_factor(square), gap[active])
+        step[active] = np.linalg.solve(square, gap[active])
         for halvings in range(MOST_HALVINGS):
             new = prices + step / 2**halvings
             new = np.where(equal, new, np.maximum(new, 0))
@@ -163,7 +162,7 @@ def extremes(polytope: Polytope, start: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def centre(polytope: Polytope) -> np.ndarray:
-    """Return a point as far from every wall and from the box as there is.
+    """Return a point that keeps a distance from every wall and from the box.
 
     Parameters
     ----------
@@ -172,27 +171,21 @@ def centre(polytope: Polytope) -> np.ndarray:
     Returns
     -------
     float array (n,)
+        The point closest to mid-grey, among those that keep the largest distance
+        of a quarter of the box, an eighth, a sixteenth and so on.
     """
     rows, values, equal, low, high = polytope
-    size, edges = rows.shape[1], rows[~equal]
-    lengths = np.linalg.norm(edges, axis=1)
-    box = np.concatenate([np.eye(size), -np.eye(size)])
-    ends = np.concatenate([np.full(size, low), np.full(size, -high)])
-    inside = np.concatenate([edges, box])
-    room = np.concatenate([lengths, np.ones(2 * size)])[:, None]
-    answer = linprog(
-        np.where(
-            np.arange(size + 1) == size, -1.0, 0.0
-        ),  # the last unknown is the room to maximise
-        A_ub=np.hstack([-inside, room]),
-        b_ub=-np.concatenate([values[~equal], ends]),
-        A_eq=np.hstack([rows[equal], np.zeros((equal.sum(), 1))]),
-        b_eq=values[equal],
-        bounds=(None, None),
-    )
-    if answer.x is None:
-        raise Infeasible(no_point(polytope, False))
-    return np.clip(answer.x[:-1], low, high)
+    grey = np.full(rows.shape[1], (low + high) / 2)
+    lengths = np.linalg.norm(rows, axis=1)
+    for halvings in range(2, 20):
+        room = (high - low) / 2**halvings
+        raised = np.where(equal, values, values + room * lengths)
+        inner = Polytope(rows, raised, equal, low + room, high - room)
+        try:
+            return nearest(inner, grey)
+        except (Infeasible, RuntimeError):
+            continue
+    return nearest(polytope, grey)
 
 
 def hit_and_run(
