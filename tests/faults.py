@@ -170,7 +170,7 @@ FAULTS = [
     Fault(
         "the judge trusts the method's bounds",
         "netinvert/inversion.py",
-        swap("inputs = np.clip(inputs, *bounds)", "pass"),
+        swap("inputs = np.clip(inputs, *bounds)", "inputs = np.asarray(inputs)"),
         "tests/test_inversion.py",
     ),
     Fault(

@@ -2,7 +2,8 @@
 
 nbval compares nothing where a cell was never run, looks at no picture, and lets
 messages on stderr pass in exempted cells. The wrapper below closes these holes
-without a second execution.
+without a second execution. It stands at the root, because pytest asks a conftest.py
+only about what is collected beside or below it, and the notebooks must be.
 """
 
 from __future__ import annotations
