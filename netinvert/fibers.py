@@ -73,6 +73,7 @@ def collision(
     return metamer(network, x, toward, first_affine(network), bounds)
 
 
+@polytope.one_thread
 def metamer(
     network: Network,
     x: np.ndarray,
@@ -169,6 +170,7 @@ def fibre(
     return within(here, run(steps, x), x, bounds)
 
 
+@polytope.one_thread
 def widths(
     network: Network,
     x: np.ndarray,
@@ -194,6 +196,7 @@ def widths(
     return tuple(end.reshape(x.shape) for end in polytope.extremes(among, x.ravel()))
 
 
+@polytope.one_thread
 def samples(
     network: Network,
     x: np.ndarray,
@@ -229,6 +232,7 @@ def samples(
     return found.reshape(count, *np.shape(x))
 
 
+@polytope.one_thread
 def split(
     network: Network, inputs: np.ndarray, layer: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from scipy.linalg import qr
 from netinvert import plots
 from netinvert.affine import Affine, Bend, affine_steps, layers_of
 from netinvert.certificates import Layer
+from netinvert.polytope import one_thread
 from netinvert.tapping import calls_in
 
 RANK = 1e-9  # relative to the largest pivot
@@ -87,6 +88,7 @@ class Ledger:
         return figure
 
 
+@one_thread
 def ledger(
     network: keras.Model | Sequence[Layer], inputs: np.ndarray, points: int = 32
 ) -> Ledger:
