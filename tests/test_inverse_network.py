@@ -1,12 +1,13 @@
 """A second network, trained on pairs, answers without searching."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import netinvert as ni
 from netinvert.inverse_network import digits_inverse
-from netinvert.inverse_training import moved
+from netinvert.inverse_training import moved, standardised
 
 TINY = {"hidden": (32,), "epochs": 4}
 
@@ -129,6 +130,16 @@ def test_the_logarithm_of_such_a_softmax_is_refused_with_advice(digits):
 
     with pytest.raises(ValueError, match="pass the softmax itself"):
         ni.InverseNetwork(**TINY).fit(forward, digits[0][:50])
+
+
+@pytest.mark.parametrize(("layer", "logarithm"), [("logits", False), ("softmax", True)])
+def test_it_sees_the_targets_standardised(digits, mlp, layer, logarithm):
+    outputs = ni.tap(mlp, layer)(digits[0][:500]).numpy()
+    targets = keras.Input((10,))
+    view = keras.Model(targets, standardised(targets, outputs, logarithm))
+    seen = view(outputs).numpy()
+    np.testing.assert_allclose(seen.mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(seen.std(axis=0), 1, rtol=1e-3)
 
 
 def test_an_output_that_never_varies_does_not_drown_the_others():
