@@ -81,7 +81,7 @@ class Certificate:
 
     @property
     def inputs(self) -> np.ndarray:
-        """Both inputs, rounded to float64 (2, *shape)."""
+        """Both inputs, rounded to float64 (2, ``*shape``)."""
         both = np.array([self.first, self.second], dtype="float64")
         return both.reshape(2, *self.shape)
 
