@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linprog
 from threadpoolctl import ThreadpoolController
 
 MOST_STEPS = 400
@@ -122,6 +121,8 @@ def no_point(polytope: Polytope, limited: bool) -> str:
 
 def linear_program(polytope: Polytope, cost: np.ndarray):
     """Minimise cost @ x in a polytope with SciPy's HiGHS."""
+    from scipy.optimize import linprog  # slow to import, and hardly a chapter needs it
+
     rows, values, equal, low, high = polytope
     return linprog(
         cost,
