@@ -2,8 +2,8 @@
 
 An autoencoder alone inverts nothing: it knows inputs, not the network. But its
 decoder D knows what inputs look like. So search among what it can draw for the
-code z with f(D(z)) = y (Bora et al. 2017). The search is the one in
-:mod:`netinvert.gradient`; only the parametrization differs. It starts from the
+code z with f(D(z)) = y (Bora et al. 2017). The search is the
+same (:mod:`netinvert.search`); only the parametrization differs. It starts from the
 code that a regression reads off the target.
 """
 
@@ -18,16 +18,15 @@ import tensorflow as tf
 from netinvert.decoders import digits_autoencoder, halves, train_autoencoder
 from netinvert.gradient import (
     as_tuple,
-    best_of,
     check_search,
     check_start,
-    search,
     starting_inputs,
 )
 from netinvert.inversion import Method, check_count, check_inputs, evaluate
 from netinvert.models import as_function
 from netinvert.objectives import Objective, relative_error
 from netinvert.regression import Regression, fit_regression
+from netinvert.search import best_of, search
 
 CHUNK = 1000  # inputs encoded at once
 

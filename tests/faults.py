@@ -133,7 +133,7 @@ FAULTS = [
     ),
     Fault(
         "flipped sign of the step",
-        "netinvert/gradient.py",
+        "netinvert/search.py",
         swap("moved = code - decayed", "moved = code + decayed"),
         "tests/test_methods.py -k linear_network",
     ),
@@ -147,7 +147,7 @@ FAULTS = [
     ),
     Fault(
         "neighbours coupled",
-        "netinvert/gradient.py",
+        "netinvert/search.py",
         swap(
             "square = 0.999 * square + 0.001 * tf.square(gradient)",
             "square = 0.999 * square + 0.001 * tf.reduce_mean("

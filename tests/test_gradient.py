@@ -12,6 +12,7 @@ import tensorflow as tf
 import netinvert as ni
 from netinvert.gradient import Box, Free
 from netinvert.objectives import cross_entropy, squared_error, total_variation
+from netinvert.search import HALVES_PAY_FROM
 from tools.environment import ROOT
 
 
@@ -90,6 +91,20 @@ def test_xla_changes_nothing_but_the_speed(network, request):
         np.testing.assert_allclose(
             answer.history["objective"], answers[0].history["objective"], rtol=0.01
         )
+
+
+def test_halves_searched_side_by_side_join_to_one_answer(dense):
+    targets = targets_of(dense, count=HALVES_PAY_FROM + 1)
+    start = np.random.default_rng(2).uniform(size=(len(targets), 6)).astype("float32")
+    whole, halved = (
+        ni.GradientInversion(start=start, steps=40, jit_compile=xla).solve(
+            dense, targets, bounds=(0.0, 1.0), seed=0, input_shape=(6,)
+        )
+        for xla in (False, True)
+    )
+    np.testing.assert_allclose(halved[0], whole[0], atol=1e-4)
+    for key in ("step", "objective", "inputs"):
+        np.testing.assert_allclose(halved[1][key], whole[1][key], atol=1e-4)
 
 
 def test_a_code_draws_back_the_input_it_encodes():

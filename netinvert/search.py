@@ -1,0 +1,193 @@
+"""The search that methods 1 and 2 share: Adam on a whole batch of targets at once.
+
+Adam (Kingma & Ba 2015) moves one code per target, compiled into one graph, so that
+examples in a batch never influence each other and none waits for Python.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from netinvert.models import as_function
+from netinvert.objectives import Objective
+
+RECORDED_STEPS = 20  # how often a search writes its history
+RECORDED_INPUTS = 16  # and for how many targets it keeps the pictures
+XLA_PAYS_FROM = 200_000  # targets times steps
+HALVES_PAY_FROM = 128  # targets
+
+
+def search(forward, targets, code, parametrization, objective, settings):
+    """Move codes by Adam so that the inputs drawn from them minimise an objective.
+
+    Parameters
+    ----------
+    forward : keras.Model or callable
+    targets : array (N, ...)
+    code : array (N, ...)
+        Where to begin.
+    parametrization : object with ``draw``, codes -> inputs, and ``penalty``
+        The penalty of codes (N, ...), a prior on them, is (N,) or 0 and joins the
+        objective. Hashable, so that the compiled search can be used again.
+    objective : Objective
+    settings : object with ``steps``, ``learning_rate`` and ``jit_compile``
+
+    Returns
+    -------
+    inputs : array (N, *input_shape)
+    mismatch : array (N,)
+        The objective without its priors, at those inputs.
+    history : dict
+        As in :class:`netinvert.Inversion`.
+    """
+    work = len(targets) * settings.steps
+    decoder = getattr(parametrization, "decoder", None)
+    xla = use_xla(settings.jit_compile, work, forward, decoder)
+    compiled = compile_search(forward, parametrization, objective, xla)
+    descend = functools.partial(descend_batch, *compiled, settings)
+    try:
+        if not xla or len(targets) < HALVES_PAY_FROM or on_gpu():
+            return descend(code, targets)
+        # XLA's steps leave a third of two processors idle. Halves side by side do not.
+        with ThreadPoolExecutor(2) as threads:
+            halves = threads.map(
+                descend, np.array_split(code, 2), np.array_split(targets, 2)
+            )
+            return join(*halves)
+    except NotImplementedError as error:
+        raise ValueError(
+            "a search needs the forward function and its objective to be built from "
+            f"TensorFlow or Keras operations, also where NumPy has the same: {error}"
+        ) from error
+
+
+def descend_batch(advance, look, settings, code, targets):
+    """Run a compiled search from its first step to its last; see :func:`search`."""
+    rate, steps = (
+        tf.constant(value, targets.dtype)
+        for value in (settings.learning_rate, settings.steps)
+    )
+    shape = code.shape[1:]
+    # Flat while it moves: XLA's loops over single rows and channels are slow.
+    code = tf.constant(code.reshape(len(code), -1), targets.dtype)
+    state = code, tf.zeros_like(code), tf.zeros_like(code)
+    marks = np.unique(np.linspace(0, settings.steps, RECORDED_STEPS + 1).round())
+    seen = [look(code, shape, targets)]
+    for begin, end in itertools.pairwise(marks):
+        span = (tf.constant(mark, targets.dtype) for mark in (begin, end))
+        state = advance(*state, shape, targets, *span, rate, steps)
+        seen.append(look(state[0], shape, targets))
+    inputs, mismatch, _ = seen[-1]
+    history = {
+        "step": marks.astype(int),
+        "objective": np.stack([value.numpy() for _, _, value in seen]),
+        "inputs": np.stack([shown[:RECORDED_INPUTS].numpy() for shown, _, _ in seen]),
+    }
+    return inputs.numpy(), mismatch.numpy(), history
+
+
+def join(first, second):
+    """One answer of :func:`search` from those for two halves of the batch."""
+    inputs, mismatch, history = (
+        np.concatenate(pair) if isinstance(pair[0], np.ndarray) else pair
+        for pair in zip(first, second, strict=True)
+    )
+    objective = np.concatenate([half["objective"] for half in history], axis=1)
+    # The pictures kept are of the first targets: the first half has them all.
+    return inputs, mismatch, {**history[0], "objective": objective}
+
+
+@functools.lru_cache(maxsize=8)  # a new trace costs a second; keeps 8 networks alive
+def compile_search(forward, parametrization, objective: Objective, xla: bool):
+    """Compile the steps of a search, and a look at where it stands."""
+    function = as_function(forward)
+
+    def examine(code, shape, targets):
+        code = tf.reshape(code, (-1, *shape))
+        inputs = parametrization.draw(code)
+        outputs = function(inputs)
+        return (
+            inputs,
+            objective.mismatch(inputs, outputs, targets),
+            objective(inputs, outputs, targets) + parametrization.penalty(code),
+        )
+
+    @tf.function(jit_compile=xla, reduce_retracing=True)
+    def advance(code, mean, square, shape, targets, step, end, rate, steps):
+        # Adam by hand: Keras's needs variables of a fixed batch size, and its
+        # stateless form does not exist for TensorFlow. A while loop, since XLA
+        # would compile a for loop anew for every range.
+        while step < end:
+            with tf.GradientTape() as tape:
+                tape.watch(code)
+                total = tf.reduce_sum(examine(code, shape, targets)[2])
+            gradient = tape.gradient(total, code)
+            if gradient is None:
+                raise ValueError(
+                    "no gradient reaches the inputs: the forward function must be "
+                    "built from differentiable TensorFlow or Keras operations"
+                )
+            gradient.set_shape(code.shape)  # a SavedModel forgets the batch size
+            mean = 0.9 * mean + 0.1 * gradient
+            square = 0.999 * square + 0.001 * tf.square(gradient)
+            decayed = 0.5 * rate * (1 + tf.cos(np.pi * step / steps))
+            step += 1
+            decayed *= tf.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+            moved = code - decayed * mean / (tf.sqrt(square) + 1e-7)
+            # A search that overflows stays at its last finite code.
+            code = tf.where(tf.math.is_finite(moved), moved, code)
+        return code, mean, square
+
+    return advance, tf.function(examine, jit_compile=xla, reduce_retracing=True)
+
+
+def use_xla(jit_compile, work: int, *networks) -> bool:
+    """Resolve "auto" for a search of so much work, counted in targets times steps.
+
+    XLA makes the steps of dense networks nearly twice as fast but needs a second to
+    compile them for each size of batch; convolutions it slows down on a processor.
+    """
+    if jit_compile != "auto":
+        return bool(jit_compile)
+    if on_gpu():
+        return True
+    return work >= XLA_PAYS_FROM and not any(map(convolves, networks))
+
+
+def on_gpu() -> bool:
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def convolves(network) -> bool:
+    """Whether a network has a convolution, or might: a plain callable may."""
+    if network is None:
+        return False
+    if not isinstance(network, keras.Layer):
+        return True
+    return any("Conv" in type(layer).__name__ for layer in network._flatten_layers())
+
+
+def best_of(found):
+    """Of several searches, keep for each target the one with the least mismatch."""
+    inputs, _, history = found[0]
+    if len(found) == 1:
+        return inputs, history
+    mismatches = np.stack([mismatch for _, mismatch, _ in found])
+    best = np.argmin(np.nan_to_num(mismatches, nan=np.inf), axis=0)
+    rows = np.arange(len(best))
+    inputs = np.stack([inputs for inputs, _, _ in found])[best, rows]
+    shown = rows[:RECORDED_INPUTS]
+    history = {
+        "step": history["step"],
+        "objective": np.stack([h["objective"] for _, _, h in found])[best, :, rows].T,
+        "inputs": np.moveaxis(
+            np.stack([h["inputs"] for _, _, h in found])[best[shown], :, shown], 0, 1
+        ),
+    }
+    return inputs, history
