@@ -107,6 +107,8 @@ def join(first, second):
 def compile_search(forward, parametrization, objective: Objective, xla: bool):
     """Compile the steps of a search, and a look at where it stands."""
     function = as_function(forward)
+    if not isinstance(forward, keras.Layer):  # Keras needs no autograph; others may
+        function = tf.function(function)
 
     def examine(code, shape, targets):
         code = tf.reshape(code, (-1, *shape))
@@ -118,33 +120,39 @@ def compile_search(forward, parametrization, objective: Objective, xla: bool):
             objective(inputs, outputs, targets) + parametrization.penalty(code),
         )
 
-    @tf.function(jit_compile=xla, reduce_retracing=True)
-    def advance(code, mean, square, shape, targets, step, end, rate, steps):
-        # Adam by hand: Keras's needs variables of a fixed batch size, and its
-        # stateless form does not exist for TensorFlow. A while loop, since XLA
-        # would compile a for loop anew for every range.
-        while step < end:
-            with tf.GradientTape() as tape:
-                tape.watch(code)
-                total = tf.reduce_sum(examine(code, shape, targets)[2])
-            gradient = tape.gradient(total, code)
-            if gradient is None:
-                raise ValueError(
-                    "no gradient reaches the inputs: the forward function must be "
-                    "built from differentiable TensorFlow or Keras operations"
-                )
-            gradient.set_shape(code.shape)  # a SavedModel forgets the batch size
-            mean = 0.9 * mean + 0.1 * gradient
-            square = 0.999 * square + 0.001 * tf.square(gradient)
-            decayed = 0.5 * rate * (1 + tf.cos(np.pi * step / steps))
-            step += 1
-            decayed *= tf.sqrt(1 - 0.999**step) / (1 - 0.9**step)
-            moved = code - decayed * mean / (tf.sqrt(square) + 1e-7)
-            # A search that overflows stays at its last finite code.
-            code = tf.where(tf.math.is_finite(moved), moved, code)
-        return code, mean, square
+    def step_of_adam(code, mean, square, shape, targets, step, rate, steps):
+        # By hand: Keras's Adam needs variables of a fixed batch size, and its
+        # stateless form does not exist for TensorFlow.
+        with tf.GradientTape() as tape:
+            tape.watch(code)
+            total = tf.reduce_sum(examine(code, shape, targets)[2])
+        gradient = tape.gradient(total, code)
+        if gradient is None:
+            raise ValueError(
+                "no gradient reaches the inputs: the forward function must be "
+                "built from differentiable TensorFlow or Keras operations"
+            )
+        gradient.set_shape(code.shape)  # a SavedModel forgets the batch size
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.999 * square + 0.001 * tf.square(gradient)
+        decayed = 0.5 * rate * (1 + tf.cos(np.pi * step / steps))
+        decayed *= tf.sqrt(1 - 0.999 ** (step + 1)) / (1 - 0.9 ** (step + 1))
+        moved = code - decayed * mean / (tf.sqrt(square) + 1e-7)
+        # A search that overflows stays at its last finite code.
+        return tf.where(tf.math.is_finite(moved), moved, code), mean, square
 
-    return advance, tf.function(examine, jit_compile=xla, reduce_retracing=True)
+    def advance(code, mean, square, shape, targets, begin, end, rate, steps):
+        # A while loop, since XLA would compile a for loop anew for every range.
+        def body(step, code, mean, square):
+            moved = step_of_adam(code, mean, square, shape, targets, step, rate, steps)
+            return step + 1, *moved
+
+        loop = begin, code, mean, square
+        return tf.while_loop(lambda step, *_: step < end, body, loop)[1:]
+
+    # Without autograph: reading the sources takes it longer than many a search.
+    options = {"jit_compile": xla, "reduce_retracing": True, "autograph": False}
+    return tf.function(advance, **options), tf.function(examine, **options)
 
 
 def use_xla(jit_compile, work: int, *networks) -> bool:

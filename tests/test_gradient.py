@@ -267,6 +267,15 @@ def test_history_records_the_search_from_its_start_to_its_end(convolutional):
     assert method.steps == 50 and not hasattr(method, "history")
 
 
+def test_a_forward_function_may_branch_on_its_values():
+    def forward(inputs):
+        return 2 * inputs if tf.reduce_sum(inputs) > 0 else -inputs
+
+    method = ni.GradientInversion(steps=100)
+    result = ni.invert(forward, np.full((3, 2), 0.8), method, input_shape=(2,))
+    np.testing.assert_allclose(result.inputs, 0.4, atol=1e-2)
+
+
 def test_a_search_of_one_step_has_a_history_too(dense):
     result = ni.invert(dense, targets_of(dense), ni.GradientInversion(steps=1))
     np.testing.assert_array_equal(result.history["step"], [0, 1])
