@@ -16,6 +16,10 @@ import numpy as np
 from netinvert.certificates import Layer
 from netinvert.tapping import PreActivation, calls_in, check_graph
 
+KNOWN = (
+    "Dense, Conv2D, AveragePooling2D, Flatten, Reshape, Dropout, ReLU, LeakyReLU and a "
+    "softmax at the end"
+)
 IDLE = (keras.layers.InputLayer, keras.layers.Dropout)  # change nothing here
 RESHAPING = (keras.layers.Flatten, keras.layers.Reshape)
 
@@ -73,10 +77,19 @@ def layers_of(
         If there is no such layer, or one before it is of another kind.
     """
     found = []
-    for layer in steps_of(model) if isinstance(model, keras.Model) else model:
-        found.append(layer)
-        if layer.name == upto:
-            return found
+    try:
+        for layer in listed(model):
+            found.append(layer)
+            if layer.name == upto:
+                return found
+    except Unsupported as error:
+        if not found:
+            raise
+        raise ValueError(
+            f"{error} What comes before it, {[layer.name for layer in found]}, can "
+            f"still be asked about: give layer={found[-1].name!r}, or instead of the "
+            f"network layers_of(network, {found[-1].name!r})."
+        ) from None
     if upto is not None or not found:
         names = ", ".join(repr(layer.name) for layer in found)
         raise ValueError(f"No layer is called {upto!r}. There are {names}.")
@@ -85,10 +98,26 @@ def layers_of(
 
 def first_affine(model: keras.Model | Sequence[Layer]) -> str:
     """Return the name of the first layer with weights, before its activation."""
-    for layer in steps_of(model) if isinstance(model, keras.Model) else model:
+    for layer in listed(model):
         if layer.kind in ("dense", "convolution"):
             return layer.name
     raise ValueError("The network has no layer with weights.")
+
+
+class Unsupported(ValueError):
+    """A layer about which nothing exact can be said here."""
+
+
+def listed(model: keras.Model | Sequence[Layer]) -> Sequence[Layer] | Iterator[Layer]:
+    """Return the layers, translated as far as they are asked for."""
+    if isinstance(model, keras.Model):
+        return steps_of(model)
+    if isinstance(model, Sequence) and all(isinstance(one, Layer) for one in model):
+        return model
+    raise ValueError(
+        "exact statements need a Keras model or a list of certificates.Layer, got "
+        f"{type(model).__name__}"
+    )
 
 
 def steps_of(model: keras.Model) -> Iterator[Layer]:
@@ -156,6 +185,8 @@ def weights_of(layer: keras.Layer, name: str, shape: tuple) -> Layer | None:
         return Layer(name, "average", shape, strides=tuple(layer.strides), **window)
     if isinstance(layer, (keras.layers.Dense, keras.layers.Conv2D)):
         kernel, *bias = layer.get_weights()
+        if not all(np.isfinite(array).all() for array in (kernel, *bias)):
+            raise unsupported(layer, "only weights that are finite numbers")
         bias = bias[0] if bias else np.zeros(shape[-1], "float32")
         if isinstance(layer, keras.layers.Dense):
             return Layer(name, "dense", shape, kernel, bias)
@@ -170,7 +201,7 @@ def weights_of(layer: keras.Layer, name: str, shape: tuple) -> Layer | None:
     bends = (keras.layers.Activation, keras.layers.ReLU, keras.layers.LeakyReLU)
     if isinstance(layer, (*bends, keras.layers.Softmax)):
         return None
-    raise unsupported(layer, "only the layers listed for netinvert.fibers.layers_of")
+    raise unsupported(layer, f"only {KNOWN}")
 
 
 def check_axes(layer: keras.Layer) -> None:
@@ -178,12 +209,38 @@ def check_axes(layer: keras.Layer) -> None:
         raise unsupported(layer, "only channels in the last axis")
 
 
-def unsupported(layer: keras.Layer, known: str) -> ValueError:
-    return ValueError(
+def unsupported(layer: keras.Layer, known: str) -> Unsupported:
+    return Unsupported(
         f"Layer {layer.name!r} ({type(layer).__name__}) is beyond exact statements "
-        f"here, which know {known}. What comes before it can still be asked about: "
-        "name an earlier layer. A collision needs the first layer only."
+        f"here, which know {known}."
     )
+
+
+def check_input(
+    layers: Sequence[Layer], x: np.ndarray, bounds: tuple[float, float] | None
+) -> np.ndarray:
+    """Return one input as float64; refuse a wrong shape or a value out of bounds."""
+    x = np.asarray(x, "float64")
+    first = next((one for one in layers if one.kernel is not None), None)
+    fits = first is None or first.kind != "dense" or x.size == len(first.kernel)
+    if first is not None and first.kind == "convolution":
+        fits = x.ndim == 3 and x.shape[-1] == first.kernel.shape[2]
+    batch = x.ndim > 3 or (x.ndim == 2 and len(x) == 1)
+    if not fits or batch:
+        raise ValueError(
+            f"one input is needed, as layer {first.name!r} takes it (kernel of shape "
+            f"{first.kernel.shape}), without a batch axis; got shape {x.shape}"
+        )
+    if not np.isfinite(x).all():
+        raise ValueError(
+            "x and the picture must be finite, but one of them holds NaN or infinity"
+        )
+    if bounds is not None and (x.min() < bounds[0] or x.max() > bounds[1]):
+        raise ValueError(
+            f"x reaches from {x.min():g} to {x.max():g}, outside the bounds {bounds}: "
+            "clip it first, or give wider bounds"
+        )
+    return x
 
 
 def affine_steps(

@@ -6,9 +6,10 @@ shares no code with :mod:`netinvert.fibers`, which finds the inputs, and needs n
 TensorFlow: this file runs alone, beside numpy.
 
 What is proved is a statement about the function that the weights define on real
-numbers: floating-point weights are fractions with a power of two below the line.
-Not proved is what a particular device computes: it rounds after every operation,
-so the two outputs that it prints may differ in their last digits.
+numbers: floating-point weights are fractions with a power of two below the line, and
+so is the slope of a leaky ReLU, as the float64 that its setting holds. Not proved is
+what a particular device computes: it rounds after every operation, so the two
+outputs that it prints may differ in their last digits.
 """
 
 from __future__ import annotations
@@ -107,22 +108,31 @@ def verify(certificate: Certificate, layers: Sequence[Layer]) -> str:
     ------
     Refused
         With the reason, if the claim is false or about another network.
+    ValueError
+        If ``layers`` is no list of layers.
     """
+    if not isinstance(layers, Sequence):
+        raise ValueError(
+            "verify needs a list of layers, from netinvert.fibers.layers_of(model) or "
+            f"written by hand; got {type(layers).__name__}"
+        )
     names = [layer.name for layer in layers]
     if certificate.layer not in names:
         raise Refused(f"the network has no layer {certificate.layer!r}, only {names}")
     layers = layers[: names.index(certificate.layer) + 1]
     if fingerprint(layers) != certificate.network:
         raise Refused("the certificate is about a network with other weights or layers")
-    first, second = certificate.first, certificate.second
+    first, second, shape = certificate.first, certificate.second, certificate.shape
+    if not all(isinstance(n, int) and n > 0 for n in shape):
+        raise Refused(f"{shape} is no shape")
     if first == second:
         raise Refused("the two inputs are the same")
     for name, pixels in {"first": first, "second": second}.items():
-        if len(pixels) != math.prod(certificate.shape):
-            raise Refused(f"the {name} input has not the shape {certificate.shape}")
+        if len(pixels) != math.prod(shape):
+            raise Refused(f"the {name} input has not the shape {shape}")
         if not all(certificate.low <= pixel <= certificate.high for pixel in pixels):
             raise Refused(f"the {name} input leaves the box")
-        if exact_values(layers, pixels, certificate.shape) != certificate.values:
+        if exact_values(layers, pixels, shape) != certificate.values:
             raise Refused(f"the {name} input has other values at {certificate.layer!r}")
     count = sum(a != b for a, b in zip(first, second, strict=True))
     return (
@@ -143,7 +153,10 @@ def exact_values(
     above = [pixel.numerator * (below // pixel.denominator) for pixel in pixels]
     values = np.array(above, dtype=object).reshape(shape)
     for layer in layers:
-        values, below = step(layer, values, below)
+        try:
+            values, below = step(layer, values, below)
+        except ValueError as error:
+            raise Refused(f"layer {layer.name!r} takes another shape") from error
         if values.shape != tuple(layer.shape):
             raise Refused(f"layer {layer.name!r} gives shape {values.shape}")
     return tuple(Fraction(int(value), below) for value in values.ravel())
@@ -233,8 +246,8 @@ def load(path: str | Path) -> Certificate:
     """
     try:
         content = json.loads(Path(path).read_text())
-        if content.pop("format") != FORMAT:
-            raise ValueError("another format")
+        if (version := content.pop("format")) != FORMAT:
+            raise ValueError(f"its format is {version!r}, not {FORMAT!r}")
         for name in ("values", "first", "second"):
             content[name] = tuple(map(_as_fraction, content[name]))
         for name in ("low", "high"):
@@ -247,8 +260,11 @@ def load(path: str | Path) -> Certificate:
         KeyError,
         AttributeError,
         ZeroDivisionError,
+        RecursionError,
     ) as error:
-        raise ValueError(f"{path} does not hold a certificate: {error!r}") from error
+        raise ValueError(
+            f"{path} does not hold a certificate, or only a part of one: {error!r}"
+        ) from error
 
 
 def _as_text(number: Fraction) -> str:

@@ -14,7 +14,14 @@ import keras
 import numpy as np
 
 from netinvert import polytope
-from netinvert.affine import affine_steps, cell, first_affine, layers_of, pattern
+from netinvert.affine import (
+    affine_steps,
+    cell,
+    check_input,
+    first_affine,
+    layers_of,
+    pattern,
+)
 from netinvert.certificates import Certificate, Layer
 from netinvert.ledger import Ledger, ledger
 from netinvert.polytope import Infeasible, Polytope
@@ -113,8 +120,14 @@ def metamer(
     Infeasible
         If no other input in the bounds has the same values.
     """
+    check_count("crossings", crossings, 0)
     layers = layers_of(network, layer)
+    check_bounds(bounds)
     x, toward = check_input(layers, x, bounds), check_input(layers, toward, None)
+    if x.shape != toward.shape:
+        raise ValueError(
+            f"the picture needs the shape {x.shape} of x, got {toward.shape}"
+        )
     shape, x, toward = x.shape, x.ravel(), toward.ravel()
     steps = affine_steps(layers, shape)
     on = pattern(steps, x)
@@ -124,7 +137,10 @@ def metamer(
             f"no other input in this cell has the same values at {layers[-1].name!r}: "
             f"the layer is injective there, its Jacobian has the full rank {x.size}"
         )
-    found = polytope.nearest(within(here, outputs, x, bounds), toward)
+    try:
+        found = polytope.nearest(within(here, outputs, None, bounds), toward)
+    except (Infeasible, RuntimeError):  # then closer to a wall, where x is
+        found = polytope.nearest(within(here, outputs, x, bounds), toward)
     for _ in range(crossings):
         # The best point so far lies on some walls. Behind them it is as good, and
         # perhaps not yet the best.
@@ -164,6 +180,7 @@ def fibre(
         For :mod:`netinvert.polytope`, over flat inputs.
     """
     layers = layers_of(network, layer)
+    check_bounds(bounds)
     x = check_input(layers, x, bounds)
     steps, x = affine_steps(layers, x.shape), x.ravel()
     here = cell(steps, pattern(steps, x), x.size)
@@ -222,6 +239,8 @@ def samples(
     float array (count, *input_shape)
         The outputs agree up to rounding in float64.
     """
+    check_count("count", count, 1)
+    check_count("steps", steps, 1)
     among = fibre(network, x, layer, bounds)
     pictures = np.random.default_rng(seed).uniform(*bounds, (count, np.size(x)))
     # A walk in many dimensions is slow. So each sets out from a place of its own,
@@ -266,26 +285,22 @@ def split(
     return seen, inputs - seen
 
 
-def check_input(layers: list[Layer], x: np.ndarray, bounds: Bounds | None):
-    """Return one input as float64; refuse a wrong shape or a value out of bounds."""
-    x = np.asarray(x, "float64")
-    first = next((one for one in layers if one.kernel is not None), None)
-    fits = first is None or first.kind != "dense" or x.size == len(first.kernel)
-    if first is not None and first.kind == "convolution":
-        fits = x.ndim == 3 and x.shape[-1] == first.kernel.shape[2]
+def check_count(name: str, number: int, least: int) -> None:
+    if number != int(number) or number < least:
+        raise ValueError(f"{name} must be a whole number from {least} on, got {number}")
+
+
+def check_bounds(bounds: Bounds) -> None:
+    """Refuse what is no box; an endless one holds no exact statement of ours."""
+    try:
+        low, high = map(float, bounds)
+        fits = -np.inf < low < high < np.inf
+    except (TypeError, ValueError):
+        fits = False
     if not fits:
         raise ValueError(
-            f"one input is needed, as layer {first.name!r} takes it (kernel of shape "
-            f"{first.kernel.shape}), without a batch axis; got shape {x.shape}"
+            f"bounds needs two finite numbers (low, high) with low < high, got {bounds}"
         )
-    if not np.isfinite(x).all():
-        raise ValueError("an input holds values that are not finite")
-    if bounds is not None and (x.min() < bounds[0] or x.max() > bounds[1]):
-        raise ValueError(
-            f"x reaches from {x.min():g} to {x.max():g}, outside the bounds {bounds}: "
-            "clip it first, or give wider bounds"
-        )
-    return x
 
 
 def run(steps, x: np.ndarray) -> np.ndarray:
@@ -299,7 +314,7 @@ def within(here, outputs, inside: np.ndarray | None, bounds: Bounds) -> Polytope
 
     They keep clear of the walls by a margin, or by half of what a given point does.
     """
-    heights = here.heights + MARGIN
+    heights = here.heights + MARGIN * here.walls.any(axis=1)
     if inside is not None:
         room = here.walls @ inside - here.heights
         heights = here.heights + np.clip(room / 2, 0, MARGIN)

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.linalg import qr
 
 from netinvert import plots
-from netinvert.affine import Affine, Bend, affine_steps, layers_of
+from netinvert.affine import Affine, Bend, affine_steps, check_input, layers_of
 from netinvert.certificates import Layer
 from netinvert.polytope import one_thread
 from netinvert.tapping import calls_in
@@ -108,9 +108,16 @@ def ledger(
     -------
     Ledger
         With N = the smaller of M and ``points``.
+
+    Raises
+    ------
+    ValueError
+        If a layer is of another kind, an input has another shape or is not finite,
+        or all inputs are the same, so that there is no variance to share out.
     """
-    inputs = np.asarray(inputs, "float64")
-    steps = affine_steps(layers_of(network), inputs.shape[1:])
+    inputs, layers = np.asarray(inputs, "float64"), layers_of(network)
+    check_data(layers, inputs, points)
+    steps = affine_steps(layers, inputs.shape[1:])
     values = inputs.reshape(len(inputs), -1)
     size, points = values.shape[1], min(points, len(values))
     # The rows of the first layer span all that any layer sees: its coordinates in
@@ -141,6 +148,20 @@ def ledger(
         always=np.array([on.all(axis=0).sum() for _, on in books.values()]),
         size=size,
     )
+
+
+def check_data(layers: Sequence[Layer], inputs: np.ndarray, points: int) -> None:
+    """Refuse data in which there is nothing to count."""
+    if inputs.ndim < 2 or len(inputs) < 2 or points < 1:
+        raise ValueError(
+            "the books are kept over two inputs at least, in an array (M, "
+            f"*input_shape), and at one point at least; got shape {inputs.shape} and "
+            f"points={points}"
+        )
+    for one in (inputs.min(axis=0), inputs.max(axis=0)):  # finite if all inputs are
+        check_input(layers, one, None)
+    if not np.ptp(inputs, axis=0).any():
+        raise ValueError("all inputs are the same: there is no variance to share out")
 
 
 def advance(step: Affine | Bend, values, jacobians, points: int):

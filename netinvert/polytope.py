@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import linprog
 from threadpoolctl import ThreadpoolController
 
-MOST_STEPS = 400
+from netinvert.interior import nearest_inside
+
+MOST_STEPS = 100
 MOST_HALVINGS = 30  # of one step; more would change nothing but rounding
 TOLERANCE = 1e-9  # of a row of length 1
 ROUNDING = 1e-13  # relative, in the value of the dual
@@ -65,11 +68,13 @@ def nearest(
         If the polytope has no point within reach. The dual proves it: its value
         is never above half the squared distance.
     RuntimeError
-        If the method does not settle.
+        If neither method settles.
 
     Notes
     -----
-    A projected Newton method (Bertsekas 1982) on the dual.
+    A projected Newton method (Bertsekas 1982) on the dual. With more rows than
+    numbers the dual is the larger problem, and many walls nearly coincide: then, or
+    where Newton's method does not settle, :mod:`netinvert.interior` takes over.
     """
     lengths = np.linalg.norm(polytope.rows, axis=1)
     lengths[lengths == 0] = 1
@@ -86,7 +91,7 @@ def nearest(
     unit = max(1, abs(target).max())
     prices, damping = np.zeros(len(rows)), SOFT
     point, gap, height = state(prices)
-    for _ in range(MOST_STEPS):
+    for _ in range(MOST_STEPS if len(rows) <= len(target) else 0):
         wrong = np.abs(np.where(equal, gap, np.maximum(gap, -prices))).max(initial=0)
         if wrong < TOLERANCE * unit:
             return point
@@ -107,7 +112,15 @@ def nearest(
                 break
         damping = np.clip(damping * 10 if halvings else damping / 3, HARD, 1)
         prices, (point, gap, height) = new, trial
-    raise RuntimeError(f"the nearest point was not found; rows are off by {wrong:.1e}")
+    point = nearest_inside(rows, values, equal, (low, high), target)
+    if point is None and linear_program(polytope, np.zeros(len(target))).status != 2:
+        raise RuntimeError(
+            "the nearest point was not found, though there may be one. Ask for another "
+            "picture, or for a layer with fewer values"
+        )
+    if point is None or np.linalg.norm(point - target) > reach:
+        raise Infeasible(no_point(polytope, point is not None))
+    return point
 
 
 def no_point(polytope: Polytope, limited: bool) -> str:
@@ -121,8 +134,6 @@ def no_point(polytope: Polytope, limited: bool) -> str:
 
 def linear_program(polytope: Polytope, cost: np.ndarray):
     """Minimise cost @ x in a polytope with SciPy's HiGHS."""
-    from scipy.optimize import linprog  # slow to import, and hardly a chapter needs it
-
     rows, values, equal, low, high = polytope
     return linprog(
         cost,

@@ -11,7 +11,7 @@ import numpy as np
 from flint import fmpq, fmpz_mat
 from scipy.linalg import qr
 
-from netinvert.affine import Affine, Bend, pattern
+from netinvert.affine import Affine, Bend
 from netinvert.certificates import Certificate, Layer, fingerprint
 from netinvert.polytope import Infeasible
 
@@ -62,7 +62,8 @@ def certify(
     Raises
     ------
     Infeasible
-        If too few pixels have room, or x is the only answer.
+        If too few pixels have room, or the answer lies on a wall of its cell and
+        has crossed it by the last digits.
     """
     low, high = bounds
     columns, rows = pivots(jacobian, (found > low + ROOM) & (found < high - ROOM))
@@ -70,7 +71,7 @@ def certify(
     first = [p * (below // q) for p, q in map(float.as_integer_ratio, x.tolist())]
     second = [round(v * GRID) * (below // GRID) for v in found.tolist()]
     whole = [step if isinstance(step, Bend) else as_integers(step) for step in steps]
-    wanted, scale, _ = exact(whole, pattern(steps, x), first, below, [])
+    wanted, scale, _ = exact(whole, None, first, below, [])
     reached, scale, directions = exact(whole, on, second, below, columns)
     # directions and outputs are integers over scale and scale * below.
     system = fmpz_mat([[way[row] for way in directions] for row in rows])
@@ -79,9 +80,11 @@ def certify(
     for place, change in zip(columns, solution(system, missing), strict=True):
         exactly = fmpq(second[place], below) + change / below
         twin[place] = Fraction(int(exactly.p), int(exactly.q))
+    values = tuple(Fraction(value, scale * below) for value in wanted)
+    check(whole, twin, values, bounds)
     return Certificate(
         layer=layers[-1].name,
-        values=tuple(Fraction(value, scale * below) for value in wanted),
+        values=values,
         first=tuple(Fraction(value, below) for value in first),
         second=tuple(twin),
         shape=tuple(shape),
@@ -89,6 +92,23 @@ def certify(
         high=Fraction(high),
         network=fingerprint(layers),
     )
+
+
+def check(whole, twin: list[Fraction], values: tuple, bounds) -> None:
+    """Refuse a twin that has left the bounds or its cell while it was mended."""
+    below = math.lcm(*(pixel.denominator for pixel in twin))
+    numerators = [pixel.numerator * (below // pixel.denominator) for pixel in twin]
+    reached, scale, _ = exact(whole, None, numerators, below, [])
+    same = all(
+        value == wanted * scale * below
+        for value, wanted in zip(reached, values, strict=True)
+    )
+    if not same or min(twin) < bounds[0] or max(twin) > bounds[1]:
+        raise Infeasible(
+            "the twin that was found lies on a wall, and on its wrong side by the last "
+            "digits, so that no exact statement holds. Move x a little, or ask for "
+            "another picture"
+        )
 
 
 def pivots(jacobian: np.ndarray, room: np.ndarray) -> tuple[list[int], list[int]]:
@@ -122,12 +142,14 @@ def independent(matrix: np.ndarray) -> tuple[np.ndarray, int]:
 
 def exact(
     whole: Sequence[Whole | Bend],
-    on: Sequence[np.ndarray],
+    on: Sequence[np.ndarray] | None,
     numerators: list[int],
     below: int,
     columns: list[int],
 ) -> tuple[list[int], int, list[list[int]]]:
     """Compute outputs and chosen columns of the Jacobian in a cell, in integers.
+
+    Without a cell it is that of the input, by the exact sign of every unit.
 
     Returns
     -------
@@ -138,11 +160,12 @@ def exact(
         The derivatives, above the denominator ``scale``.
     """
     values = fmpz_mat(1, len(numerators), numerators)
-    directions, scale, remaining = None, 1, iter(on)
+    directions, scale, remaining = None, 1, iter(on or [])
     for step in whole:
         if isinstance(step, Bend):
             p, q = float(step.slope).as_integer_ratio()
-            factors = [q if unit else p for unit in next(remaining)]
+            units = [v > 0 for v in values.entries()] if on is None else next(remaining)
+            factors = [q if unit else p for unit in units]
             values, directions = (scaled(m, factors) for m in (values, directions))
             scale *= q
             continue

@@ -63,6 +63,80 @@ def certificate(network):
     return fibers.metamer(network, first, second)
 
 
+def convolutional(seed):
+    """A small random network with convolution, average and softmax, and biases."""
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+    padding = ("same", "valid")[seed % 2]
+    model = keras.Sequential(
+        [
+            keras.Input((6, 5, 2)),
+            layers.Conv2D(3, (3, 2), padding=padding, activation="relu", name="slide"),
+            layers.AveragePooling2D(2, padding=padding, name="mean"),
+            layers.Flatten(),
+            layers.Dense(9, activation=("relu", "leaky_relu")[seed % 2], name="wide"),
+            layers.Dense(4, activation="softmax", name="logits"),
+        ]
+    )
+    generator = np.random.default_rng(seed)
+    shapes = [weight.shape for weight in model.get_weights()]
+    weights = [0.5 * generator.normal(size=shape) for shape in shapes]
+    # Biases above zero keep units on, so that a change of any pixel matters.
+    model.set_weights([1 + abs(w) if w.ndim == 1 else w for w in weights])
+    return model
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("layer", ["mean", "wide", None])
+def test_random_networks_prove_their_pairs_and_no_others(seed, layer):
+    model = convolutional(seed)
+    layers, generator = fibers.layers_of(model), np.random.default_rng(seed)
+    found = fibers.metamer(model, *generator.random((2, 6, 5, 2)), layer)
+    assert verify(found, layers).startswith("Proved")
+    for field in ("first", "second", "values"):
+        numbers = list(getattr(found, field))
+        for place in generator.choice(len(numbers), 3, replace=False):
+            bent = [*numbers]
+            bent[place] += Fraction(1 if bent[place] < HALF else -1, 2**70)
+            with pytest.raises(Refused, match="other values"):
+                verify(replace(found, **{field: tuple(bent)}), layers)
+    for place, one in enumerate(layers[:2]):
+        if one.kernel is not None:
+            others = [*layers]
+            others[place] = nudged(one, (0,) * one.kernel.ndim)
+            with pytest.raises(Refused, match="other weights"):
+                verify(found, others)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_ledger_of_a_convolutional_network_agrees_with_differences(seed):
+    model = convolutional(seed)
+    inputs = np.random.default_rng(seed).random((12, 6, 5, 2))
+    book = fibers.ledger(model, inputs, points=3)
+    for name in ("slide", "mean", "wide", "logits"):
+        tapped = fibers.layers_of(model, None if name == "logits" else name)
+        row = book.layers.index(tapped[-1].name)
+        for n in range(3):
+            assert book.ranks[row, n] == rank_by_differences(tapped, inputs[n])
+            assert book.fibres[row, n] == 60 - book.ranks[row, n]
+
+
+def rank_by_differences(layers, x):
+    """Rank of a Jacobian from exact values at x and a small step along each number."""
+
+    def values(flat):
+        return certificates.exact_values(layers, flat, x.shape)
+
+    start, step = [Fraction(v) for v in x.ravel().tolist()], Fraction(1, 2**60)
+    here, rows = values(start), []
+    for place in range(x.size):
+        moved = [*start]
+        moved[place] += step
+        ahead = values(moved)
+        rows.append([float((a - b) / step) for a, b in zip(ahead, here, strict=True)])
+    return np.linalg.matrix_rank(np.array(rows), tol=1e-8)
+
+
 def test_a_sum_that_a_reader_can_check_by_hand():
     said = verify(toy_certificate(), toy())
     assert said == (
@@ -91,11 +165,19 @@ def test_one_third_is_not_rounded():
         ({"high": HALF}, "second input leaves the box"),
         ({"second": (Fraction(1),)}, "has not the shape"),
         ({"network": "0" * 64}, "other weights or layers"),
+        ({"shape": (-1, -2)}, "is no shape"),
+        ({"shape": (2.0,)}, "is no shape"),
+        ({"shape": (2, 1)}, "takes another shape"),
     ],
 )
 def test_a_false_claim_is_refused_with_the_reason(changes, reason):
     with pytest.raises(Refused, match=reason):
         verify(toy_certificate(**changes), toy())
+
+
+def test_a_keras_model_must_be_written_as_layers_first(network, certificate):
+    with pytest.raises(ValueError, match=r"layers_of\(model\).*got Sequential"):
+        verify(certificate, network)
 
 
 def test_the_exact_outputs_are_those_of_keras_up_to_rounding(network, certificate):
@@ -159,6 +241,8 @@ def nudged(layer, place):
         lambda text: text[:-200],
         lambda text: "Dear reader",
         lambda text: "[]",
+        lambda text: "[" * 100_000,
+        lambda text: text.replace("{", '{"weights": "others.npz",', 1),
         lambda text: text.replace("version 1", "version 9"),
         lambda text: text.replace('"first"', '"fist"'),
         lambda text: text.replace('"low": "0/1"', '"low": "0/0"'),

@@ -250,7 +250,7 @@ def test_a_collision_needs_the_first_layer_only():
         )
         with pytest.raises(ValueError, match=r"'batch_normalization.*BatchNormal"):
             ask(wrong, first, second)
-    with pytest.raises(ValueError, match="'bent'.*'tanh'.*A collision needs"):
+    with pytest.raises(ValueError, match="'bent'.*'tanh'.* layer='bent before tanh'"):
         fibers.metamer(model, first, second)
 
 
@@ -294,14 +294,54 @@ def test_a_tap_can_be_asked_about_like_the_model():
         ([0.5] * 11, [0.5] * 12, "without a batch axis; got shape"),
         ([0.5] * 12, [0.5] * 11, "without a batch axis; got shape"),
         ([0.5] * 11 + [1.5], [0.5] * 12, "outside the bounds"),
-        ([0.5] * 11 + [np.nan], [0.5] * 12, "not finite"),
-        ([0.5] * 12, [0.5] * 11 + [np.inf], "not finite"),
+        ([0.5] * 11 + [np.nan], [0.5] * 12, "must be finite"),
+        ([0.5] * 12, [0.5] * 11 + [np.inf], "must be finite"),
+        ([[0.5] * 12], [[0.4] * 12], "without a batch axis; got shape .1, 12"),
+        ([0.5] * 12, [[0.5] * 4] * 3, "needs the shape .12,. of x, got .3, 4"),
         ([0.5] * 12, [0.5] * 12, "x itself is the closest"),
     ],
 )
 def test_what_cannot_be_asked_is_answered_with_the_reason(x, toward, message):
     with pytest.raises(ValueError, match=message):
         fibers.metamer(random_network(0), x, toward)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bounds": None}, "low < high, got None"),
+        ({"bounds": (1, 0)}, "low < high, got .1, 0"),
+        ({"bounds": (0, np.inf)}, "two finite numbers"),
+        ({"crossings": -1}, "crossings must be a whole number from 0 on, got -1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        fibers.metamer(random_network(0), [0.5] * 12, [0.4] * 12, **settings)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (np.ones(12), "two inputs at least"),
+        (np.ones((1, 12)), "two inputs at least"),
+        (np.ones((5, 11)), "as layer 'h1 before relu' takes it"),
+        (np.full((5, 12), np.nan), "finite"),
+        (np.ones((5, 12)), "all inputs are the same"),
+    ],
+)
+def test_the_ledger_refuses_data_in_which_nothing_can_be_counted(inputs, message):
+    with pytest.raises(ValueError, match=message):
+        fibers.ledger(random_network(0), inputs)
+
+
+def test_what_is_no_network_is_refused():
+    with pytest.raises(ValueError, match="a Keras model or a list .* got function"):
+        fibers.metamer(lambda x: x, [0.5] * 12, [0.4] * 12)
+    broken = random_network(0)
+    broken.set_weights([np.full_like(w, np.nan) for w in broken.get_weights()])
+    with pytest.raises(ValueError, match="'h1' .* weights that are finite"):
+        fibers.metamer(broken, [0.5] * 12, [0.4] * 12)
 
 
 def test_an_unknown_layer_is_answered_with_the_known_ones():
@@ -322,14 +362,27 @@ def test_an_empty_polytope_is_called_empty():
         polytope.nearest(space, np.zeros(2))
 
 
-@pytest.mark.parametrize(("name", "crossings"), [("mlp", 5), ("cnn", 0)])
-def test_digits_have_verified_metamers_that_look_like_others(name, crossings):
+def distance_left(found, wanted):
+    far = np.linalg.norm((found.inputs - wanted).reshape(2, -1), axis=1)
+    return far[1] / far[0]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_digits_have_verified_metamers_that_look_like_others(place):
     (_, _), (x_test, _) = load_mnist()
-    model = pretrained(name)
-    found = fibers.metamer(model, x_test[0], x_test[1], crossings=crossings)
-    assert verify(found, fibers.layers_of(model)).startswith("Proved")
-    far = np.linalg.norm((found.inputs - x_test[1]).reshape(2, -1), axis=1)
-    assert far[1] < {"mlp": 0.4, "cnn": 0.9}[name] * far[0]
+    found = fibers.metamer(pretrained("mlp"), x_test[place], x_test[place + 1])
+    assert verify(found, fibers.layers_of(pretrained("mlp"))).startswith("Proved")
+    assert distance_left(found, x_test[place + 1]) < 0.6
+
+
+# For the second digit, hundreds of walls meet at nearly the same place.
+@pytest.mark.parametrize(("place", "layer"), [(1, "logits"), (0, "hidden")])
+def test_the_convolutional_network_has_metamers_too(place, layer):
+    (_, _), (x_test, _) = load_mnist()
+    x, wanted = x_test[place : place + 2]
+    found = fibers.metamer(pretrained("cnn"), x, wanted, layer, crossings=0)
+    assert verify(found, fibers.layers_of(pretrained("cnn"))).startswith("Proved")
+    assert distance_left(found, wanted) < 0.97
 
 
 def test_the_first_layer_of_the_dense_network_collides_and_that_of_the_cnn_does_not():
@@ -339,3 +392,47 @@ def test_the_first_layer_of_the_dense_network_collides_and_that_of_the_cnn_does_
     assert verify(found, fibers.layers_of(pretrained("mlp"))).startswith("Proved")
     with pytest.raises(Infeasible, match="injective"):
         fibers.collision(pretrained("cnn"), x_test[0], x_test[1])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_on_the_walls_of_a_cell_only_what_is_exact_is_answered(seed):
+    # Without biases, zero lies on the wall of every unit; as does every input of
+    # which a unit sees only zeros.
+    model = random_network(seed)
+    for layer in model.layers:
+        layer.set_weights([layer.get_weights()[0], np.zeros(layer.units)])
+    wanted = np.random.default_rng(seed).random(12)
+    for x in (np.zeros(12), np.repeat([0.0, 0.5], 6)):
+        for picture in (wanted, 4 * wanted - 2):
+            try:
+                found = fibers.metamer(model, x, picture)
+            except Infeasible:
+                continue
+            assert verify(found, fibers.layers_of(model)).startswith("Proved")
+
+
+def test_a_black_picture_has_a_metamer_in_a_network_without_biases():
+    keras.utils.set_random_seed(0)
+    units = [layers.Dense(n, activation="relu") for n in (16, 8)]
+    model = keras.Sequential([keras.Input((64,)), *units, layers.Dense(3)])
+    wanted = np.random.default_rng(0).random(64)
+    found = fibers.metamer(model, np.zeros(64), wanted)
+    assert verify(found, fibers.layers_of(model)).startswith("Proved")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_with_many_walls_the_nearest_point_is_found_on_the_interior_path(seed):
+    generator = np.random.default_rng(seed)
+    rows, inside = generator.normal(size=(60, 9)), generator.random(9)
+    equal = np.arange(60) < 2
+    values = rows @ inside - np.where(equal, 0, generator.choice([0, 0.3], 60))
+    target = generator.normal(size=9) * 2
+    few = Polytope(rows, values, equal, 0.0, 1.0)
+    found = polytope.nearest(few, target)
+    # The best point of a convex set: no other of its points lies towards the target.
+    program = polytope.linear_program(few, found - target)
+    assert (found - target) @ found == pytest.approx(program.fun, abs=1e-6)
+    with pytest.raises(Infeasible, match="2 equations and 58 inequalities"):
+        polytope.nearest(few._replace(values=values + 9), target)
+    with pytest.raises(Infeasible, match="within reach"):
+        polytope.nearest(few, target, np.linalg.norm(found - target) * 0.99)
