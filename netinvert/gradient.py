@@ -122,7 +122,9 @@ class GradientInversion:
 
     @property
     def input_shape_(self) -> tuple[int, ...] | None:
-        return None if self.mean_ is None else self.mean_.shape
+        if self.mean_ is None:
+            return getattr(self.start, "input_shape_", None)
+        return self.mean_.shape
 
     def solve(self, forward, targets, *, bounds, seed, input_shape):
         """Propose inputs for a batch of targets; see :class:`netinvert.Method`."""

@@ -372,6 +372,8 @@ def check_bounds(bounds, shape):
     if bounds is None:
         return None
     try:
+        if isinstance(bounds, str):
+            raise TypeError("a string is no pair of numbers")
         low, high = (np.asarray(bound, dtype="float64") for bound in bounds)
         np.broadcast_to(low, shape), np.broadcast_to(high, shape)
     except (TypeError, ValueError) as error:

@@ -122,7 +122,8 @@ def load_saved_model(path: Path, allow_code: bool) -> keras.Model:
     """Wrap a TensorFlow SavedModel, which is a program, in a Keras model."""
     if not (path / "saved_model.pb").exists():
         raise ValueError(
-            f"The directory {path.name} is not a SavedModel: it has no saved_model.pb."
+            f"The directory {str(path)!r} is not a SavedModel: it has no "
+            "saved_model.pb."
         )
     if not allow_code:
         raise ValueError(

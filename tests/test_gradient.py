@@ -175,6 +175,15 @@ def test_one_method_can_polish_the_answer_of_another(dense):
     assert np.median(after.residual) < 0.1 * np.median(before.residual)
 
 
+def test_a_fitted_start_knows_the_shape_of_an_input(dense):
+    targets = targets_of(dense)
+    rough = ni.GradientInversion(steps=5).fit(dense, np.full((2, 6), 0.5))
+    result = ni.invert(
+        lambda inputs: dense(inputs), targets, ni.GradientInversion(start=rough)
+    )
+    assert result.inputs.shape == (len(targets), 6)
+
+
 def test_a_start_that_does_not_fit_is_refused(dense):
     targets = targets_of(dense)
     for start, complaint in {

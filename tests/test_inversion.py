@@ -114,6 +114,7 @@ BAD_CALLS = {
     "huge target": ({"targets": [[0, 0, 1e300, 0]]}, "too large for float32"),
     "no target": ({"targets": np.zeros((0, 4))}, "nothing to invert"),
     "bounds the wrong way round": ({"bounds": (1.0, 0.0)}, "below"),
+    "bounds in a string": ({"bounds": "01"}, "pair"),
     "three bounds": ({"bounds": (0.0, 0.5, 1.0)}, "pair"),
     "infinite bound": ({"bounds": (0.0, np.inf)}, "finite"),
     "bounds of another shape": ({"bounds": ([0.0, 0.0], 1.0)}, "pair"),
