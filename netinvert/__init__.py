@@ -15,6 +15,7 @@ from netinvert.data import load_fashion_mnist, load_mnist
 from netinvert.gradient import GradientInversion
 from netinvert.inverse_network import InverseNetwork
 from netinvert.inversion import Inversion, Method, invert
+from netinvert.levenberg_marquardt import LevenbergMarquardt
 from netinvert.models import load_model, pretrained, tap
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "GradientInversion",
     "InverseNetwork",
     "Inversion",
+    "LevenbergMarquardt",
     "Method",
     "baselines",
     "census",
