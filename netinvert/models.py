@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import keras
@@ -25,19 +26,20 @@ __all__ = [
 IMAGE_SHAPE = (28, 28, 1)
 
 
-def mlp() -> keras.Model:
+def mlp(widths=(128, 64), activation: str = "relu", name: str = "mlp") -> keras.Model:
     """Build the book's first network: 784-128-64-10, ReLU, softmax, untrained."""
     layers = keras.layers
+    first, second = widths
     return keras.Sequential(
         [
             keras.Input(IMAGE_SHAPE),
             layers.Flatten(name="flatten"),
-            layers.Dense(128, activation="relu", name="hidden_1"),
-            layers.Dense(64, activation="relu", name="hidden_2"),
+            layers.Dense(first, activation=activation, name="hidden_1"),
+            layers.Dense(second, activation=activation, name="hidden_2"),
             layers.Dense(10, name="logits"),
             layers.Softmax(name="softmax"),
         ],
-        name="mlp",
+        name=name,
     )
 
 
@@ -80,6 +82,13 @@ def evaluator() -> keras.Model:
 
 
 NETWORKS = {"mlp": mlp, "cnn": cnn, "evaluator": evaluator}
+# The mlp with one thing changed, to compare it with; netinvert.train trains them.
+# The robust one is the same network, but sees adversarial digits.
+VARIANTS = {
+    "wide": functools.partial(mlp, (512, 256), name="wide"),
+    "leaky": functools.partial(mlp, activation="leaky_relu", name="leaky"),
+    "robust": functools.partial(mlp, name="robust"),
+}
 
 
 def pretrained(name: str) -> keras.Model:

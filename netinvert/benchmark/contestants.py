@@ -1,0 +1,184 @@
+"""Who takes part in the benchmark: baselines and methods, each with its settings.
+
+A contestant is a function from a :class:`Task` to the settings it may choose from,
+by name, and the seconds of training that they share. A new one is a line in
+``METHODS``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from netinvert import baselines
+from netinvert.autoencoder import AutoencoderInversion
+from netinvert.benchmark.storage import kept
+from netinvert.decoders import build_autoencoder, scaling, train_autoencoder
+from netinvert.gradient import GradientInversion
+from netinvert.inverse_network import InverseNetwork, choose_logarithm
+from netinvert.inverse_training import build_networks, outputs_of
+from netinvert.levenberg_marquardt import LevenbergMarquardt
+from netinvert.models import as_function
+from netinvert.objectives import relative_error, total_variation
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every contestant is given.
+
+    Attributes
+    ----------
+    forward, rest : keras.Model
+        The network up to the tap, and from there to its answer.
+    inputs : float32 array (M, 28, 28, 1)
+        The training inputs: with their outputs, the pairs.
+    images : float32 array (N, 28, 28, 1)
+        The true images, for the one contestant that is not a rival.
+    seed : int
+        The training seed, for all that is learned.
+    folder : Path
+        Where trained networks are kept.
+    name : str
+        Of what depends on the tapped network, and of what does not.
+    """
+
+    forward: keras.Model
+    rest: keras.Model
+    inputs: np.ndarray
+    images: np.ndarray
+    seed: int
+    folder: Path
+    name: str
+
+
+@dataclass
+class Baseline:
+    """A baseline in the form of a method, so that the same judge measures it."""
+
+    answer: Callable
+
+    def fit(self, forward, inputs) -> Baseline:
+        self.pairs_ = inputs, outputs_of(as_function(forward), inputs)
+        return self
+
+    def solve(self, forward, targets, *, bounds, seed, input_shape):
+        return self.answer(*self.pairs_, targets), {}
+
+
+def alone(answer: Callable) -> Callable:
+    """Enter a baseline that needs nothing but the pairs."""
+    return lambda task: ({"": Baseline(answer)}, 0.0)
+
+
+def neighbors(task: Task):
+    """Enter the mean of the k nearest neighbours."""
+    choices = {
+        f"k = {k}": Baseline(functools.partial(baselines.knn_mean, k=k))
+        for k in (5, 10, 20)
+    }
+    return choices, 0.0
+
+
+def class_mean(task: Task):
+    """Enter the mean of the training inputs that the network gives the same class."""
+    name_classes = as_function(task.rest)
+
+    def answer(inputs, outputs, targets):
+        labels, wanted = (
+            np.argmax(name_classes(values), axis=-1) for values in (outputs, targets)
+        )
+        return baselines.class_mean(inputs, labels, wanted)
+
+    return {"": Baseline(answer)}, 0.0
+
+
+def pca_floor(task: Task):
+    """Enter the floor; a tap as wide as the image would leave it nothing to lose."""
+    width = int(np.prod(task.forward.output_shape[1:]))
+    if width >= task.images[0].size:
+        return {}, 0.0
+
+    def answer(inputs, outputs, targets):
+        return baselines.pca_floor(inputs, task.images, width)
+
+    return {f"k = {width}": Baseline(answer)}, 0.0
+
+
+def gradient(task: Task):
+    choices = {
+        f"{weight:g} * total_variation": GradientInversion(
+            relative_error + weight * total_variation
+        )
+        for weight in (0.03, 0.1, 0.3)
+    }
+    return choices, 0.0
+
+
+def gradient_without_prior(task: Task):
+    return {"": GradientInversion(relative_error)}, 0.0
+
+
+def second_order(task: Task):
+    choices = {
+        f"metric = {metric}": LevenbergMarquardt(metric=metric)
+        for metric in ("pixels", "covariance")
+    }
+    return choices, 0.0
+
+
+def autoencoder(task: Task):
+    """Enter the search in a code; the autoencoder is that of the training inputs."""
+    offset, scale = scaling(task.inputs)
+    model, seconds = kept(
+        task.folder / f"autoencoder-{task.seed}-{len(task.inputs)}.npz",
+        lambda: train_autoencoder(task.inputs, seed=task.seed),
+        lambda: build_autoencoder(task.inputs.shape[1:], offset=offset, scale=scale),
+    )
+    choices = {
+        f"prior = {prior:g}": AutoencoderInversion(model, prior=prior, seed=task.seed)
+        for prior in (3e-6, 3e-5, 3e-4)
+    }
+    return choices, seconds
+
+
+def inverse_network(task: Task):
+    method, seconds = trained_inverse(task)
+    return {"": method}, seconds
+
+
+def trained_inverse(task: Task) -> tuple[InverseNetwork, float]:
+    """An inverse network that has learned already, and how long that took."""
+    outputs = outputs_of(as_function(task.forward), task.inputs)
+    method = InverseNetwork(seed=task.seed)
+    logarithm = choose_logarithm(method.logarithm, outputs)
+    settings = task.inputs, outputs, method.hidden, logarithm, task.seed
+    method.network_, seconds = kept(
+        task.folder / f"inverse_network-{task.name}.npz",
+        lambda: InverseNetwork(seed=task.seed).fit(task.forward, task.inputs).network_,
+        lambda: build_networks(*settings)[1],
+    )
+    method.logarithm_ = logarithm
+    method.input_shape_, method.output_shape_ = task.inputs.shape[1:], outputs.shape[1:]
+    method.fit = lambda forward, inputs: method  # also for a method that polishes it
+    return method, seconds
+
+
+METHODS = {
+    "blank": alone(baselines.blank),
+    "mean": alone(baselines.mean_image),
+    "class mean": class_mean,
+    "nearest neighbor": alone(baselines.nearest_neighbor),
+    "k-NN mean": neighbors,
+    "ridge": alone(baselines.ridge),
+    "PCA floor": pca_floor,
+    "gradient without prior": gradient_without_prior,
+    "gradient": gradient,
+    "Levenberg-Marquardt": second_order,
+    "autoencoder": autoencoder,
+    "inverse network": inverse_network,
+}

@@ -1,0 +1,232 @@
+"""The benchmark's results: a folder of units becomes one table with its provenance."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+from pathlib import Path
+
+import numpy as np
+
+from netinvert.benchmark.statistics import interval
+from netinvert.benchmark.storage import claimed, whole
+
+RIVAL = "k-NN mean"  # the best baseline, with which every method is compared
+UNIT = ("network", "training_seed", "tap", "method", "pairs")
+COLUMNS = (
+    *UNIT,
+    "setting",
+    "outputs",
+    "images",
+    "metric",
+    "versus",
+    "mean",
+    "low",
+    "high",
+    "fit_seconds",
+    "tuning_seconds",
+    "first_seconds",
+    "seconds_per_target",
+    "forward_passes",
+    "fit_forward_passes",
+)
+COSTS = COLUMNS[13:]
+METRICS = (
+    "output_error",
+    "log10_relative_output_error",
+    "mse",
+    "psnr",
+    "ssim",
+    "accuracy",
+)
+BEST_PSNR = 100.0  # of a reconstruction equal to its image, which has none
+LEAST_ERROR = 1e-12  # relative; smaller ones are rounding
+
+
+def load(path: str | Path) -> list[dict]:
+    """Read the table of a benchmark.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file such as ``book/results/head_to_head.csv``.
+
+    Returns
+    -------
+    list of dict
+        One for each row: numbers as numbers, with NaN where a cell is empty, and
+        "training_seed" a number or "all".
+    """
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    words = {"network", "training_seed", "tap", "method", "setting", "metric", "versus"}
+    for row in rows:
+        for name in row.keys() - words:
+            row[name] = float(row[name] or "nan")
+        if row["training_seed"] != "all":
+            row["training_seed"] = int(row["training_seed"])
+        row.update({name: int(row[name]) for name in ("pairs", "outputs", "images")})
+    return rows
+
+
+def load_provenance(path: str | Path) -> dict:
+    """Read where a table comes from: commands, versions, machine, images, seeds."""
+    with open(path, encoding="utf-8") as file:
+        lines = [line[1:] for line in file if line.startswith("#")]
+    return json.loads("".join(lines))
+
+
+def load_values(path: str | Path, metric: str, **unit) -> np.ndarray:
+    """Read one number per image, from the file beside a benchmark's table.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file such as ``book/results/head_to_head.npz``.
+    metric : {"psnr", "ssim", "accuracy", "log10_relative_output_error"}
+    **unit
+        Any of network, training_seed, tap, method and pairs.
+
+    Returns
+    -------
+    float array (S, N)
+        For each unit found, in the order of training seeds, one number for each
+        of the first N test digits. Differences of two methods are paired.
+
+    Raises
+    ------
+    ValueError
+        If no unit is like that, or there is no such metric or key.
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+        units = arrays["units"]
+        if metric not in arrays or metric == "units" or set(unit) - set(UNIT):
+            known = ", ".join(name for name in arrays if name != "units")
+            raise ValueError(
+                f"metrics are {known} and keys are {', '.join(UNIT)}; "
+                f"got {metric!r} and {', '.join(unit) or 'no key'}"
+            )
+        wanted = np.ones(len(units), bool)
+        for name, value in unit.items():
+            wanted &= units[:, UNIT.index(name)] == str(value)
+        if not wanted.any():
+            raise ValueError(f"there is no result for {unit} in {path}")
+        return arrays[metric][wanted].astype("float64")
+
+
+def save_table(out: Path) -> None:
+    """Write table.csv and values.npz from all units in the folder."""
+    units = read_units(out)
+    if not units:
+        return
+    rows = [row for group in groups_of(units).values() for row in rows_of(group, units)]
+    provenance = json.loads((out / "configuration.json").read_text(encoding="utf-8"))
+    provenance |= {
+        "commands": (out / "commands.txt").read_text(encoding="utf-8").splitlines(),
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "training_seeds": sorted({int(unit[1]) for unit in units}),
+        "seconds": "processor seconds, summed over cores",
+    }
+    with claimed(out / "table.csv"):
+        with whole(out / "table.csv") as file:
+            for line in json.dumps(provenance, indent=1).splitlines():
+                file.write(f"# {line}\n")
+            table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            table.writeheader()
+            table.writerows(rows)
+        save_values(out / "values.npz", units)
+
+
+def read_units(out: Path) -> dict[tuple, dict]:
+    """All units that are done, sorted, by what they are."""
+    units = {}
+    for path in (out / "units").glob("*.npz"):
+        with np.load(path, allow_pickle=False) as arrays:
+            unit = dict(arrays)
+        if unit:  # empty where a method has nothing to offer
+            units[tuple(map(str, unit["unit"]))] = unit
+    yardsticks = {}
+    for (network, _, layer, *_), unit in units.items():
+        yardsticks.setdefault((network, layer), []).append(unit["forward_seconds"])
+    for (network, _, layer, *_), unit in units.items():
+        add_logarithms(unit)
+        add_ratios(unit, float(np.median(yardsticks[network, layer])))
+    return dict(sorted(units.items()))
+
+
+def add_logarithms(unit: dict) -> None:
+    """Add the measures that are averages of logarithms."""
+    error = np.maximum(unit["mse"], 10 ** (-BEST_PSNR / 10))
+    unit["psnr"] = -10 * np.log10(error)
+    relative = np.maximum(unit["relative_output_error"], LEAST_ERROR)
+    unit["log10_relative_output_error"] = np.log10(relative)
+
+
+def add_ratios(unit: dict, forward_seconds: float) -> None:
+    """Add costs as numbers of forward passes of one image."""
+    unit["forward_passes"] = unit["seconds_per_target"] / forward_seconds
+    unit["fit_forward_passes"] = unit["fit_seconds"] / forward_seconds
+
+
+def groups_of(units: dict) -> dict[tuple, list[tuple]]:
+    """The units that differ by their training seed alone."""
+    groups = {}
+    for key in units:
+        groups.setdefault((key[0], *key[2:]), []).append(key)
+    return groups
+
+
+def rows_of(group: list[tuple], units: dict) -> list[dict]:
+    """The rows of one method on one tap: each training seed, all, and all compared."""
+    members = [units[key] for key in group]
+    network, layer, method, pairs = group[0][0], *group[0][2:]
+    everyone = network, "all", layer, method, pairs
+    costs = [{name: float(member[name]) for name in COSTS} for member in members]
+    shared = {name: mean_of([cost[name] for cost in costs]) for name in COSTS}
+    rivals = [(*key[:3], RIVAL, pairs) for key in group]
+    rows = []
+    for metric in METRICS:
+        values = np.stack([member[metric] for member in members])
+        for key, member, own, cost in zip(group, members, values, costs):
+            rows.append(row(key, member, metric, own, cost))
+        rows.append(row(everyone, members[0], metric, values, shared))
+        if method != RIVAL and all(rival in units for rival in rivals):
+            values = values - np.stack([units[rival][metric] for rival in rivals])
+            rows.append(row(everyone, members[0], metric, values, shared, RIVAL))
+    return rows
+
+
+def mean_of(numbers: list[float]) -> float:
+    """The mean of those that are known; NaN if none is."""
+    known = [number for number in numbers if not np.isnan(number)]
+    return float(np.mean(known)) if known else np.nan
+
+
+def row(key, unit, metric, values, costs, versus="") -> dict:
+    """One row of the table: a mean and its interval."""
+    low, high = interval(values)
+    numbers = {"mean": values.mean(), "low": low, "high": high, **costs}
+    return {
+        **dict(zip(UNIT, key)),
+        "setting": str(unit["setting"]),
+        "outputs": int(unit["outputs"]),
+        "images": values.shape[-1],
+        "metric": metric,
+        "versus": versus,
+        **{
+            name: "" if np.isnan(number) else f"{number:.5g}"
+            for name, number in numbers.items()
+        },
+    }
+
+
+def save_values(path: Path, units: dict) -> None:
+    """Write one number per image, rounded to what 16 bits hold."""
+    arrays = {
+        name: np.stack([unit[name] for unit in units.values()]).astype("float16")
+        for name in ("psnr", "ssim", "log10_relative_output_error")
+    }
+    arrays["accuracy"] = np.stack([u["accuracy"] for u in units.values()]).astype(bool)
+    with whole(path, "wb") as file:
+        np.savez_compressed(file, units=np.array(list(units)), **arrays)
