@@ -1,0 +1,303 @@
+"""Second-order search: damped Gauss-Newton steps for a whole batch of targets.
+
+A step solves J dx = y - f(x), as far as the damping lets it: dx = M J' u, where
+(J M J' + damping) u = y - f(x) is a system of only as many equations as f has
+outputs. M is the metric; see :mod:`netinvert.metric`. (Levenberg 1944; Marquardt
+1963; Nocedal & Wright 2006, chapter 10.)
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from netinvert.inversion import join_histories
+from netinvert.models import as_function
+from netinvert.search import RECORDED_INPUTS, RECORDED_STEPS
+from netinvert.tapping import ACTIVATED_LAYERS, PreActivation, and_then, calls_in
+
+FIRST_DAMPING, MOST_DAMPING = 1.0, 1e6  # in units of the mean diagonal of J M J'
+TRIALS = 3  # of each Jacobian: a trial is one run of f, the Jacobian costs one a row
+SWEEPS = 3  # to find out which values the box holds back
+STALLED = 0.99  # of the error left by a Jacobian's trials: it falls no more
+UNROLLED = 16  # outputs up to which each row of the Jacobian is a part of the graph
+LARGEST_JACOBIAN = 2**25  # numbers held at once; more targets take turns
+
+
+class State(NamedTuple):
+    """Where the search for each of N targets stands."""
+
+    codes: tf.Tensor  # (N, n)
+    residuals: tf.Tensor  # (N, k), target minus output
+    errors: tf.Tensor  # (N,), mean squares of the residuals
+    damping: tf.Tensor  # (N,)
+    going: tf.Tensor  # (N,) bool
+
+
+def second_order_search(
+    forward, targets, codes, parametrization, spread, bounds, steps
+):
+    """Move codes until the outputs for the inputs drawn from them match.
+
+    Parameters
+    ----------
+    forward : keras.Model or callable
+    targets : array (N, ...)
+    codes : array (N, ...)
+        Where to begin.
+    parametrization : object with ``draw``, codes -> inputs
+        Hashable, so that the compiled search can be used again.
+    spread : Spread
+        The metric at the codes.
+    bounds : (low, high) or None
+        Of the codes.
+    steps : int
+        Most Jacobians for each target.
+
+    Returns
+    -------
+    inputs, mismatch, history
+        As from :func:`netinvert.search.search`.
+    """
+    shape = codes.shape[1:]
+    dtype = np.promote_types(targets.dtype, "float32")  # half has no linear algebra
+    flat_targets = targets.reshape(len(targets), -1).astype(dtype)
+    codes = codes.reshape(len(codes), -1).astype(dtype)
+    scale, factor, floor = spread
+    if scale is not None:
+        scale = np.broadcast_to(scale, codes.shape).astype(dtype)
+    if factor is not None:
+        factor = tf.constant(factor, dtype)
+    box = None
+    if bounds is not None:
+        box = tf.constant([np.broadcast_to(b, shape).ravel() for b in bounds], dtype)
+    advance = compile_second_order(forward, parametrization, shape)
+    count = max(1, LARGEST_JACOBIAN // (flat_targets.shape[1] * codes.shape[1]))
+    parts = []
+    for begin in range(0, len(codes), count):
+        one = slice(begin, begin + count)
+        part = codes[one], flat_targets[one], None if scale is None else scale[one]
+        parts.append(
+            advance(
+                *map(constant, part),
+                factor,
+                constant(floor, dtype),
+                box,
+                constant(steps),
+            )
+        )
+    return collect(parts, lambda c: parametrization.draw(c.reshape(-1, *shape)), steps)
+
+
+def constant(values, dtype=None):
+    return None if values is None else tf.constant(values, dtype)
+
+
+def collect(parts, draw, steps: int):
+    """Join what the parts of a batch found, and choose what to record."""
+    # Most happens in the first steps.
+    marks = np.unique(np.geomspace(1, steps, RECORDED_STEPS).round().astype(int))
+    marks = np.append(0, marks)
+    histories = []
+    for _, errors, seen in parts:
+        at = np.minimum(marks, len(errors) - 1)  # a finished search stays where it is
+        seen = seen.numpy()[at]
+        inputs = draw(seen).numpy()
+        histories.append(
+            {
+                "step": marks,
+                "objective": errors.numpy()[at],
+                "inputs": inputs.reshape(*seen.shape[:2], *inputs.shape[1:]),
+            }
+        )
+    inputs = np.concatenate([draw(codes.numpy()).numpy() for codes, _, _ in parts])
+    mismatch = np.concatenate([errors[-1].numpy() for _, errors, _ in parts])
+    return inputs, mismatch, join_histories(histories)
+
+
+@functools.lru_cache(maxsize=8)  # a new trace costs a second; keeps 8 networks alive
+def compile_second_order(forward, parametrization, shape):
+    """Compile a whole search, for flattened codes (N, n) and targets (N, k)."""
+    forward, rectified = before_relu(forward)
+    function = as_function(forward)
+    if not isinstance(forward, keras.Layer):  # Keras needs no autograph; others may
+        function = tf.function(function)
+
+    def outputs_of(codes):
+        values = function(parametrization.draw(tf.reshape(codes, (-1, *shape))))
+        return tf.cast(tf.reshape(values, (tf.shape(codes)[0], -1)), codes.dtype)
+
+    def match(targets, outputs):
+        if rectified:  # a ReLU follows, and where it gives 0, less will do
+            outputs = tf.where(targets > 0, outputs, tf.nn.relu(outputs))
+        residuals = targets - outputs
+        return residuals, tf.reduce_mean(tf.square(residuals), axis=1)
+
+    def advance(codes, targets, scale, factor, floor, box, steps):
+        residuals, errors = match(targets, outputs_of(codes))
+        damping = tf.fill(tf.shape(errors), tf.constant(FIRST_DAMPING, codes.dtype))
+        state = State(codes, residuals, errors, damping, ~matched(residuals, targets))
+        seen = [tf.TensorArray(codes.dtype, steps + 1) for _ in looks(state)]
+
+        def body(step, state, seen):
+            rows = tf.where(state.going)  # the others have left the batch
+            part, own = tf.nest.map_structure(
+                lambda values: tf.gather_nd(values, rows), (state, targets)
+            )
+            own_scale = None if scale is None else tf.gather_nd(scale, rows)
+            part = improve(part, own, own_scale, factor, floor, box)
+            updated = [
+                tf.tensor_scatter_nd_update(old, rows, new)
+                for old, new in zip(state, part, strict=True)
+            ]
+            state = State(*updated)
+            return step + 1, state, write(seen, step + 1, state)
+
+        def more(step, state, seen):
+            return (step < steps) & tf.reduce_any(state.going)
+
+        loop = tf.constant(0), state, write(seen, 0, state)
+        step, state, seen = tf.while_loop(more, body, loop)
+        return state.codes, *(array.gather(tf.range(step + 1)) for array in seen)
+
+    def improve(state, targets, scale, factor, floor, box):
+        jacobian = jacobian_of(outputs_of, state.codes, targets.shape[1])
+        if rectified:
+            on = (targets > 0) | (state.residuals < targets)
+            jacobian *= tf.cast(on, jacobian.dtype)[:, :, None]
+        steered = apply_metric(jacobian, scale, factor, floor)
+        before = state.errors
+        for _ in range(TRIALS):
+            state = trial(state, targets, jacobian, steered, box)
+        stalled = (state.errors > STALLED * before) & (state.damping <= FIRST_DAMPING)
+        stalled |= state.damping > MOST_DAMPING
+        done = matched(state.residuals, targets)
+        return state._replace(going=~(stalled | done))
+
+    def trial(state, targets, jacobian, steered, box):
+        moved = propose(jacobian, steered, box, state)
+        residuals, errors = match(targets, outputs_of(moved))
+        good = errors < state.errors  # False where the network overflowed
+        least = 10 * np.finfo(moved.dtype.as_numpy_dtype).eps
+        return State(
+            tf.where(good[:, None], moved, state.codes),
+            tf.where(good[:, None], residuals, state.residuals),
+            tf.where(good, errors, state.errors),
+            tf.where(good, tf.maximum(state.damping / 10, least), state.damping * 10),
+            state.going,
+        )
+
+    return tf.function(advance, reduce_retracing=True, autograph=False)
+
+
+def before_relu(forward):
+    """The part of a network before the ReLU it ends in, and whether it ends in one.
+
+    Where a unit is off, its ReLU has no slope, and hides how far the unit is from
+    being on.
+    """
+    if not (isinstance(forward, keras.Model) and getattr(forward, "inputs", None)):
+        return forward, False
+    last = calls_in(forward)[0]
+    layer = last.operation
+    rectifies = getattr(layer, "activation", None) is keras.activations.relu
+    if isinstance(layer, ACTIVATED_LAYERS) and rectifies:
+        head = PreActivation(layer, dtype=layer.dtype_policy, name="before_relu")
+        return and_then(forward, last, head), True
+    if isinstance(layer, keras.layers.Activation) and rectifies:
+        return keras.Model(forward.inputs[0], last.input_tensors[0]), True
+    return forward, False
+
+
+def looks(state: State):
+    """What the history keeps of a state."""
+    return state.errors, state.codes[:RECORDED_INPUTS]
+
+
+def write(arrays, step, state: State):
+    """Note a state in arrays for the history."""
+    pairs = zip(arrays, looks(state), strict=True)
+    return [array.write(step, value) for array, value in pairs]
+
+
+def matched(residuals, targets):
+    """Whether outputs agree as closely as their type of number can tell, (N,)."""
+    epsilon = np.finfo(targets.dtype.as_numpy_dtype).eps
+    largest = tf.reduce_max(tf.abs(targets), axis=1)
+    return tf.reduce_max(tf.abs(residuals), axis=1) <= (
+        2 * epsilon * tf.maximum(largest, 1)
+    )
+
+
+def jacobian_of(outputs_of, codes, size: int):
+    """Derivatives (N, k, n) of outputs (N, k) by codes (N, n), row by row."""
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(codes)
+        outputs = outputs_of(codes)
+
+    def row(index):
+        choice = tf.one_hot(tf.fill([tf.shape(codes)[0]], index), size)
+        gradient = tape.gradient(outputs, codes, tf.cast(choice, codes.dtype))
+        if gradient is None:
+            raise ValueError(
+                "no gradient reaches the inputs: the forward function must be "
+                "built from differentiable TensorFlow or Keras operations"
+            )
+        return gradient
+
+    if size <= UNROLLED:
+        return tf.stack([row(index) for index in range(size)], axis=1)
+    rows = tf.map_fn(row, tf.range(size), fn_output_signature=codes.dtype)
+    return tf.transpose(rows, (1, 0, 2))
+
+
+def apply_metric(jacobian, scale, factor, floor):
+    """J M of Jacobians (N, k, n), in their shape."""
+    if scale is not None:
+        jacobian = jacobian * scale[:, None]
+    steered = floor * jacobian
+    if factor is not None:
+        narrow = tf.tensordot(jacobian, factor, 1)
+        steered += tf.tensordot(narrow, tf.transpose(factor), 1)
+    return steered if scale is None else steered * scale[:, None]
+
+
+def propose(jacobian, steered, box, state: State):
+    """Take the damped step x + M J' u, within the box.
+
+    The box holds back some values, and their share of the step is up to the others:
+    a semismooth Newton iteration for u, exact once the values held are the same ones
+    twice.
+    """
+    codes, residuals, damping = state.codes, state.residuals, state.damping
+    gram = tf.matmul(jacobian, steered, transpose_b=True)
+    level = damping * tf.linalg.trace(gram) / residuals.shape[1]
+    # Above 0 also where no output depends on any input.
+    level = tf.maximum(level, np.finfo(damping.dtype.as_numpy_dtype).tiny)[:, None]
+    force = solve_damped(gram, level, residuals)
+    moved = codes + along(force, steered)
+    if box is None:
+        return moved
+    for _ in range(SWEEPS):
+        inside = tf.clip_by_value(moved, box[0], box[1])
+        free = tf.cast(inside == moved, damping.dtype)
+        missing = residuals - tf.linalg.matvec(jacobian, inside - codes) - level * force
+        gram = tf.matmul(jacobian * free[:, None], steered, transpose_b=True)
+        force += solve_damped(gram, level, missing)
+        moved = codes + along(force, steered)
+    return tf.clip_by_value(moved, box[0], box[1])
+
+
+def solve_damped(gram, level, residuals):
+    """Solve (gram + level) u = residuals for u (N, k)."""
+    gram = tf.linalg.set_diag(gram, tf.linalg.diag_part(gram) + level)
+    return tf.linalg.solve(gram, residuals[..., None])[..., 0]
+
+
+def along(force, steered):
+    """M J' u, (N, n)."""
+    return tf.matmul(force[:, None], steered)[:, 0]
