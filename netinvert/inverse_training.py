@@ -205,7 +205,7 @@ def compile_training(core, image: bool, settings, steps_per_epoch: int):
         optimizer.apply(tape.gradient(value, weights), weights)
         return value
 
-    return step, tf.function(loss)
+    return step, loss
 
 
 def check_loss(loss: float, learning_rate: float) -> None:

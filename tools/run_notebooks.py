@@ -111,6 +111,7 @@ def execute(path: Path) -> nbformat.NotebookNode:
         record_timing=False,
         store_widget_state=False,
         coalesce_streams=True,
+        shutdown_kernel="immediate",  # TensorFlow takes a second to leave politely
     ).execute(stderr=subprocess.DEVNULL)  # cells' own messages arrive as outputs
     for number, cell in enumerate(code_cells, start=1):
         if message := unexpected_stderr(cell.outputs):
