@@ -179,6 +179,97 @@ FAULTS = [
         swap("return -10 *", "return -20 *"),
         "tests/test_metrics.py",
     ),
+    Fault(
+        "fibres: the verifier forgets the ReLU",
+        "netinvert/certificates.py",
+        swap("np.where(values > 0, values * q, values * p)", "values * q"),
+        "tests/test_certificates.py",
+    ),
+    Fault(
+        "fibres: the verifier takes any weights",
+        "netinvert/certificates.py",
+        swap("if fingerprint(layers) != certificate.network:", "if False:"),
+        "tests/test_certificates.py",
+    ),
+    Fault(
+        "fibres: the verifier leaves the box",
+        "netinvert/certificates.py",
+        swap("certificate.low <= pixel <= certificate.high", "True"),
+        "tests/test_certificates.py",
+    ),
+    Fault(
+        "fibres: the verifier runs one input only",
+        "netinvert/certificates.py",
+        swap('{"first": first, "second": second}.items()', '{"first": first}.items()'),
+        "tests/test_certificates.py",
+    ),
+    Fault(
+        "fibres: the last pixels are not solved for",
+        "netinvert/repair.py",
+        swap(
+            "fmpq(second[place], below) + change / below", "fmpq(second[place], below)"
+        ),
+        "tests/test_certificates.py",
+    ),
+    Fault(
+        "fibres: a twin is not looked at again",
+        "netinvert/repair.py",
+        swap("if not same or ", "if False and not same or "),
+        "tests/test_fibers.py -k looked_at_again",
+    ),
+    Fault(
+        "fibres: walls on the wrong side",
+        "netinvert/affine.py",
+        swap("side = np.where(units, 1.0, -1.0)", "side = np.where(units, -1.0, 1.0)"),
+        "tests/test_fibers.py -k one_affine",
+    ),
+    Fault(
+        "fibres: an equation is dropped",
+        "netinvert/fibers.py",
+        swap("kept = order[:rank]", "kept, rank = order[: rank - 1], rank - 1"),
+        "tests/test_fibers.py -k samples",
+    ),
+    Fault(
+        "fibres: the box is ignored",
+        "netinvert/interior.py",
+        swap("np.full(size, -box[1])", "np.full(size, -9 * box[1])"),
+        "tests/test_fibers.py -k interior",
+    ),
+    Fault(
+        "fibres: the interior path ignores its equations",
+        "netinvert/interior.py",
+        swap("free + spread @ change", "free"),
+        "tests/test_fibers.py -k interior",
+    ),
+    Fault(
+        "fibres: widths swapped",
+        "netinvert/fibers.py",
+        swap(
+            "in polytope.extremes(among, x.ravel())",
+            "in polytope.extremes(among, x.ravel())[::-1]",
+        ),
+        "tests/test_fibers.py -k linear_program_per_pixel",
+    ),
+    Fault(
+        "fibres: seen and unseen swapped",
+        "netinvert/fibers.py",
+        swap("return seen, inputs - seen", "return inputs - seen, seen"),
+        "tests/test_fibers.py -k unseen",
+    ),
+    Fault(
+        "fibres: small pivots counted as none",
+        "netinvert/ledger.py",
+        swap("RANK = 1e-9", "RANK = 0.3"),
+        "tests/test_certificates.py -k ledger",
+    ),
+    Fault(
+        "fibres: the census judges the digit, not its twin",
+        "netinvert/census.py",
+        swap(
+            "twins.append(certificate.inputs[1])", "twins.append(certificate.inputs[0])"
+        ),
+        "tests/test_census.py",
+    ),
     Fault("stored picture emptied", CHAPTER, on_cells(empty_picture), CHAPTER),
     Fault("stored number changed", CHAPTER, on_cells(change_a_stored_digit), CHAPTER),
     Fault(

@@ -257,6 +257,16 @@ def test_a_file_that_holds_no_certificate_is_refused(certificate, tmp_path, dama
         load(path)
 
 
+def test_the_pair_that_is_shipped_for_the_convolutional_network_is_two_digits():
+    pair = load(ASSETS / "cnn_pair.json")
+    assert "Proved" in verify(pair, fibers.layers_of(pretrained("cnn")))
+    assert pair.layer == "logits" and (pair.low, pair.high) == (0, 1)
+    (_, _), (x_test, y_test) = load_mnist()
+    np.testing.assert_allclose(pair.inputs[0], x_test[0])
+    called = pretrained("evaluator")(pair.inputs.astype("float32")).numpy().argmax(1)
+    assert called.tolist() == y_test[:2].tolist() and called[0] != called[1]
+
+
 SKEPTIC = """
 import sys
 import numpy as np

@@ -1,11 +1,13 @@
 """Fibres: what has the same output is known, found, and all there is."""
 
+from fractions import Fraction
+
 import keras
 import numpy as np
 import pytest
 from scipy.optimize import linprog, minimize
 
-from netinvert import fibers, polytope
+from netinvert import fibers, polytope, repair
 from netinvert.affine import affine_steps, cell, pattern
 from netinvert.certificates import Layer, verify
 from netinvert.data import load_mnist
@@ -411,6 +413,15 @@ def test_on_the_walls_of_a_cell_only_what_is_exact_is_answered(seed):
             assert verify(found, fibers.layers_of(model)).startswith("Proved")
 
 
+def test_a_twin_is_looked_at_again_before_it_is_handed_over():
+    whole = [repair.as_integers(affine_steps(SUM, (2,))[0])]
+    half, value, bounds = Fraction(1, 2), (Fraction(1),), (0.0, 1.0)
+    repair.check(whole, [half, half], value, bounds)
+    for twin in ([half, half + Fraction(1, 10**40)], [Fraction(-1), Fraction(2)]):
+        with pytest.raises(Infeasible, match="lies on a wall"):
+            repair.check(whole, twin, value, bounds)
+
+
 def test_a_black_picture_has_a_metamer_in_a_network_without_biases():
     keras.utils.set_random_seed(0)
     units = [layers.Dense(n, activation="relu") for n in (16, 8)]
@@ -423,16 +434,18 @@ def test_a_black_picture_has_a_metamer_in_a_network_without_biases():
 @pytest.mark.parametrize("seed", range(4))
 def test_with_many_walls_the_nearest_point_is_found_on_the_interior_path(seed):
     generator = np.random.default_rng(seed)
-    rows, inside = generator.normal(size=(60, 9)), generator.random(9)
-    equal = np.arange(60) < 2
-    values = rows @ inside - np.where(equal, 0, generator.choice([0, 0.3], 60))
+    rows, inside = generator.normal(size=(14, 9)), generator.random(9)
+    equal = np.arange(14) < 2
+    values = rows @ inside - np.where(equal, 0, generator.uniform(0, 2, 14))
     target = generator.normal(size=9) * 2
     few = Polytope(rows, values, equal, 0.0, 1.0)
     found = polytope.nearest(few, target)
+    assert (rows @ found >= values - 1e-6)[~equal].all()
+    np.testing.assert_allclose((rows @ found)[equal], values[equal], atol=1e-6)
     # The best point of a convex set: no other of its points lies towards the target.
     program = polytope.linear_program(few, found - target)
     assert (found - target) @ found == pytest.approx(program.fun, abs=1e-6)
-    with pytest.raises(Infeasible, match="2 equations and 58 inequalities"):
-        polytope.nearest(few._replace(values=values + 9), target)
+    with pytest.raises(Infeasible, match="2 equations and 12 inequalities"):
+        polytope.nearest(few._replace(values=values + 30), target)
     with pytest.raises(Infeasible, match="within reach"):
         polytope.nearest(few, target, np.linalg.norm(found - target) * 0.99)
