@@ -13,7 +13,7 @@ from netinvert.benchmark import __doc__ as description
 from netinvert.benchmark.contestants import METHODS
 from netinvert.benchmark.measure import finish
 from netinvert.benchmark.plans import DENSE, FULL, SMALL, TAPS, Unit, units_of
-from netinvert.benchmark.results import save_table
+from netinvert.benchmark.results import load, save_table
 from netinvert.benchmark.storage import check_folder, note_command
 
 
@@ -85,6 +85,8 @@ def main(arguments: list[str]) -> None:
         run(units, size["images"], out, command_of(options.full, axes))
     except ValueError as error:
         sys.exit(str(error))
+    print(summary(load(out / "table.csv")))
+    print(f"\nEverything, with its provenance: {out / 'table.csv'}")
 
 
 def command_of(full: bool, axes: dict[str, list[str]]) -> str:
@@ -93,6 +95,21 @@ def command_of(full: bool, axes: dict[str, list[str]]) -> str:
     for name, values in axes.items():
         words += [f"--{name}", *values]
     return shlex.join(words)
+
+
+def summary(rows: list[dict]) -> str:
+    """A table to read: PSNR with its interval, over all training seeds."""
+    lines, title = [], ""
+    for row in rows:
+        if (row["metric"], row["training_seed"], row["versus"]) != ("psnr", "all", ""):
+            continue
+        if title != (title := f"{row['network']}, {row['tap']}, {row['pairs']} pairs"):
+            lines += ["", title]
+        lines.append(
+            f"  {row['method']:26} {row['mean']:6.2f} dB  "
+            f"({row['low']:.2f} to {row['high']:.2f})"
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ from netinvert.levenberg_marquardt import LevenbergMarquardt
 from netinvert.models import as_function
 from netinvert.objectives import relative_error, total_variation
 
+MOST_OUTPUTS = 128  # of a layer, for second-order search
+
 
 @dataclass(frozen=True)
 class Task:
@@ -99,7 +101,7 @@ def class_mean(task: Task):
 
 def pca_floor(task: Task):
     """Enter the floor; a tap as wide as the image would leave it nothing to lose."""
-    width = int(np.prod(task.forward.output_shape[1:]))
+    width = width_of(task)
     if width >= task.images[0].size:
         return {}, 0.0
 
@@ -107,6 +109,10 @@ def pca_floor(task: Task):
         return baselines.pca_floor(inputs, task.images, width)
 
     return {f"k = {width}": Baseline(answer)}, 0.0
+
+
+def width_of(task: Task) -> int:
+    return int(np.prod(task.forward.output_shape[1:]))
 
 
 def gradient(task: Task):
@@ -124,11 +130,22 @@ def gradient_without_prior(task: Task):
 
 
 def second_order(task: Task):
+    """Enter second-order search where outputs are few enough for its Jacobians."""
+    if width_of(task) > MOST_OUTPUTS:
+        return {}, 0.0
     choices = {
         f"metric = {metric}": LevenbergMarquardt(metric=metric)
         for metric in ("pixels", "covariance")
     }
     return choices, 0.0
+
+
+def polished(task: Task):
+    """Enter second-order search from an inverse network's answer."""
+    if width_of(task) > MOST_OUTPUTS:
+        return {}, 0.0
+    method, seconds = trained_inverse(task)
+    return {"": LevenbergMarquardt(start=method, metric="residual")}, seconds
 
 
 def autoencoder(task: Task):
@@ -181,4 +198,5 @@ METHODS = {
     "Levenberg-Marquardt": second_order,
     "autoencoder": autoencoder,
     "inverse network": inverse_network,
+    "inverse network, polished": polished,
 }

@@ -23,12 +23,19 @@ TAPS = {
 }
 OTHERS = ("cnn", "wide", "robust", "leaky")
 ALL = {"methods": tuple(METHODS), "pairs": (8000,)}
-LEARNED = ("k-NN mean", "ridge", "autoencoder", "inverse network")
+LEARNED = (
+    "k-NN mean",
+    "ridge",
+    "autoencoder",
+    "inverse network",
+    "inverse network, polished",
+)
+FEWER = {"networks": ("mlp",), "taps": ("logits",)}
 
 SMALL = {
     "images": 100,
     "seeds": 1,
-    "plans": [{"networks": ("mlp",), "taps": ("logits",), **ALL, "pairs": (2000,)}],
+    "plans": [{**FEWER, **ALL, "pairs": (500,)}],
 }
 # In the order of their importance, should the run be interrupted.
 FULL = {
@@ -37,12 +44,8 @@ FULL = {
     "plans": [
         {"networks": ("mlp",), "taps": ("logits", "first hidden"), **ALL},
         {"networks": OTHERS, "taps": ("logits",), **ALL},
-        {
-            "networks": ("mlp",),
-            "taps": ("logits",),
-            "methods": LEARNED,
-            "pairs": (100, 500, 2000),
-        },
+        {**FEWER, **ALL, "pairs": (500,)},  # what the small run does, too
+        {**FEWER, "methods": LEARNED, "pairs": (100, 2000)},
         {"networks": ("mlp",), "taps": ("last hidden", "softmax"), **ALL},
         {"networks": OTHERS, "taps": ("first hidden",), **ALL},
     ],

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from netinvert.benchmark.contestants import METHODS
+from netinvert.benchmark.plans import DENSE, TAPS
 from netinvert.benchmark.statistics import interval
 from netinvert.benchmark.storage import claimed, whole
 
@@ -41,7 +43,7 @@ METRICS = (
     "accuracy",
 )
 BEST_PSNR = 100.0  # of a reconstruction equal to its image, which has none
-LEAST_ERROR = 1e-12  # relative; smaller ones are rounding
+LEAST_ERROR = 1e-16  # relative; smaller ones are rounding
 
 
 def load(path: str | Path) -> list[dict]:
@@ -152,7 +154,14 @@ def read_units(out: Path) -> dict[tuple, dict]:
     for (network, _, layer, *_), unit in units.items():
         add_logarithms(unit)
         add_ratios(unit, float(np.median(yardsticks[network, layer])))
-    return dict(sorted(units.items()))
+    return dict(sorted(units.items(), key=place_of))
+
+
+def place_of(item: tuple) -> tuple:
+    """Where a unit stands: networks, taps and methods in the order of the plans."""
+    network, seed, layer, method, pairs = item[0]
+    place = list(TAPS).index(network), list(DENSE).index(layer)
+    return *place, -int(pairs), list(METHODS).index(method), int(seed)
 
 
 def add_logarithms(unit: dict) -> None:
