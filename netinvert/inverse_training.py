@@ -182,7 +182,7 @@ def moved(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def compile_training(core, image: bool, settings, steps_per_epoch: int):
-    """Compile one step of Adam, and the loss that it lowers."""
+    """Compile one step of Adam; beside it the loss that it lowers, not compiled."""
     rate = keras.optimizers.schedules.CosineDecay(
         settings.learning_rate, settings.epochs * steps_per_epoch
     )
