@@ -20,6 +20,7 @@ DIRECTIONS = 150  # of the errors' correlation; all 784 of a digit gain hardly m
 LEAST_VARIANCE = 1e-4  # of a pixel on [0, 1] that an inverse network is sure of
 LARGEST_SURPRISE = 5.0  # standard deviations that an error counts as, at most
 FAINTEST = 1e-3  # a value that hardly ever varies is not blown up beyond this
+LEAST_FLOOR = 1e-6  # of the largest variance, so that no direction is forbidden
 TINY = np.finfo("float64").tiny
 CHUNK = 1000  # inputs run through the forward network at once
 
@@ -117,7 +118,8 @@ class Residual:
             self.offset_, self.range_ = scaling(inputs)
         else:
             deviation = errors.std(axis=0)
-            self.deviation_ = np.maximum(deviation, FAINTEST * deviation.max())
+            largest = deviation.max() or 1.0  # a start that never errs
+            self.deviation_ = np.maximum(deviation, FAINTEST * largest)
         surprise = errors / np.maximum(self._deviation_of(drawn), TINY)
         variances, directions = principal(correlated(surprise))
         kept = min(DIRECTIONS, len(variances) - 1)
@@ -180,6 +182,6 @@ def split(variances: np.ndarray, directions: np.ndarray, kept: int):
     All directions but the first ``kept`` share their mean variance.
     """
     rest = max(len(directions) - kept, 1)
-    floor = max(variances[kept:].sum() / rest, 1e-6 * variances[0], 1e-30)
+    floor = max(variances[kept:].sum() / rest, LEAST_FLOOR * variances[0]) or 1.0
     factor = directions[:, :kept] * np.sqrt(np.maximum(variances[:kept] - floor, 0))
     return factor, float(floor)
