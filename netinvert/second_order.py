@@ -9,6 +9,7 @@ outputs. M is the metric; see :mod:`netinvert.metric`. (Levenberg 1944; Marquard
 from __future__ import annotations
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import keras
@@ -17,12 +18,12 @@ import tensorflow as tf
 
 from netinvert.inversion import join_histories
 from netinvert.models import as_function
-from netinvert.search import RECORDED_INPUTS, RECORDED_STEPS
+from netinvert.search import HALVES_PAY_FROM, RECORDED_INPUTS, RECORDED_STEPS
 from netinvert.tapping import ACTIVATED_LAYERS, PreActivation, and_then, calls_in
 
 FIRST_DAMPING, MOST_DAMPING = 1.0, 1e6  # in units of the mean diagonal of J M J'
 TRIALS = 3  # of each Jacobian: a trial is one run of f, the Jacobian costs one a row
-SWEEPS = 3  # to find out which values the box holds back
+METRIC_STEPS = 4  # Jacobians after which, in a box, values move independently
 STALLED = 0.99  # of the error left by a Jacobian's trials: it falls no more
 UNROLLED = 16  # outputs up to which each row of the Jacobian is a part of the graph
 LARGEST_JACOBIAN = 2**25  # numbers held at once; more targets take turns
@@ -76,25 +77,25 @@ def second_order_search(
     if bounds is not None:
         box = tf.constant([np.broadcast_to(b, shape).ravel() for b in bounds], dtype)
     advance = compile_second_order(forward, parametrization, shape)
-    count = max(1, LARGEST_JACOBIAN // (flat_targets.shape[1] * codes.shape[1]))
-    parts = []
-    for begin in range(0, len(codes), count):
-        one = slice(begin, begin + count)
-        part = codes[one], flat_targets[one], None if scale is None else scale[one]
-        parts.append(
-            advance(
-                *map(constant, part),
-                factor,
-                constant(floor, dtype),
-                box,
-                constant(steps),
-            )
+    half = len(codes) if len(codes) < HALVES_PAY_FROM else -(-len(codes) // 2)
+    most = max(1, LARGEST_JACOBIAN // (flat_targets.shape[1] * codes.shape[1]))
+
+    def solve(begin):
+        part = slice(begin, begin + min(half, most))
+        return advance(
+            tf.constant(codes[part]),
+            tf.constant(flat_targets[part]),
+            None if scale is None else tf.constant(scale[part]),
+            factor,
+            tf.constant(floor, dtype),
+            box,
+            tf.constant(steps),
         )
+
+    # Small operations leave a part of two processors idle. Halves side by side do not.
+    with ThreadPoolExecutor(2) as threads:
+        parts = list(threads.map(solve, range(0, len(codes), min(half, most))))
     return collect(parts, lambda c: parametrization.draw(c.reshape(-1, *shape)), steps)
-
-
-def constant(values, dtype=None):
-    return None if values is None else tf.constant(values, dtype)
 
 
 def collect(parts, draw, steps: int):
@@ -149,7 +150,8 @@ def compile_second_order(forward, parametrization, shape):
                 lambda values: tf.gather_nd(values, rows), (state, targets)
             )
             own_scale = None if scale is None else tf.gather_nd(scale, rows)
-            part = improve(part, own, own_scale, factor, floor, box)
+            whole = tf.constant(box is None) | (step < METRIC_STEPS)
+            part = improve(part, own, own_scale, factor, floor, box, whole)
             updated = [
                 tf.tensor_scatter_nd_update(old, rows, new)
                 for old, new in zip(state, part, strict=True)
@@ -164,32 +166,42 @@ def compile_second_order(forward, parametrization, shape):
         step, state, seen = tf.while_loop(more, body, loop)
         return state.codes, *(array.gather(tf.range(step + 1)) for array in seen)
 
-    def improve(state, targets, scale, factor, floor, box):
+    def improve(state, targets, scale, factor, floor, box, whole):
+        """Try a few steps along one Jacobian."""
         jacobian = jacobian_of(outputs_of, state.codes, targets.shape[1])
         if rectified:
             on = (targets > 0) | (state.residuals < targets)
             jacobian *= tf.cast(on, jacobian.dtype)[:, :, None]
-        steered = apply_metric(jacobian, scale, factor, floor)
+        steered = apply_metric(jacobian, scale, factor, floor, whole)
         before = state.errors
+        gram = tf.matmul(jacobian, steered, transpose_b=True)
+        # Above 0 also where no output depends on any input.
+        least = np.finfo(gram.dtype.as_numpy_dtype).tiny
+        unit = tf.maximum(tf.linalg.trace(gram) / targets.shape[1], least)
         for _ in range(TRIALS):
-            state = trial(state, targets, jacobian, steered, box)
+            state, gram = trial(state, targets, jacobian, steered, gram, unit, box)
         stalled = (state.errors > STALLED * before) & (state.damping <= FIRST_DAMPING)
         stalled |= state.damping > MOST_DAMPING
+        if box is not None and factor is not None:
+            stalled &= ~whole  # what stalls in the whole metric may yet go on
         done = matched(state.residuals, targets)
         return state._replace(going=~(stalled | done))
 
-    def trial(state, targets, jacobian, steered, box):
-        moved = propose(jacobian, steered, box, state)
+    def trial(state, targets, jacobian, steered, gram, unit, box):
+        """Try one step, and keep it where it lowers the error."""
+        moved, gram = propose(jacobian, steered, gram, unit, box, state)
         residuals, errors = match(targets, outputs_of(moved))
         good = errors < state.errors  # False where the network overflowed
         least = 10 * np.finfo(moved.dtype.as_numpy_dtype).eps
-        return State(
+        damping = tf.where(good, state.damping / 10, state.damping * 10)
+        state = State(
             tf.where(good[:, None], moved, state.codes),
             tf.where(good[:, None], residuals, state.residuals),
             tf.where(good, errors, state.errors),
-            tf.where(good, tf.maximum(state.damping / 10, least), state.damping * 10),
+            tf.maximum(damping, least),
             state.going,
         )
+        return state, gram
 
     return tf.function(advance, reduce_retracing=True, autograph=False)
 
@@ -208,9 +220,16 @@ def before_relu(forward):
     if isinstance(layer, ACTIVATED_LAYERS) and rectifies:
         head = PreActivation(layer, dtype=layer.dtype_policy, name="before_relu")
         return and_then(forward, last, head), True
-    if isinstance(layer, keras.layers.Activation) and rectifies:
+    if plain_relu(layer) or (isinstance(layer, keras.layers.Activation) and rectifies):
         return keras.Model(forward.inputs[0], last.input_tensors[0]), True
     return forward, False
+
+
+def plain_relu(layer) -> bool:
+    """Whether a layer is a ReLU that neither leaks nor saturates."""
+    if not isinstance(layer, keras.layers.ReLU):
+        return False
+    return not layer.negative_slope and not layer.threshold and layer.max_value is None
 
 
 def looks(state: State):
@@ -255,45 +274,47 @@ def jacobian_of(outputs_of, codes, size: int):
     return tf.transpose(rows, (1, 0, 2))
 
 
-def apply_metric(jacobian, scale, factor, floor):
-    """J M of Jacobians (N, k, n), in their shape."""
-    if scale is not None:
-        jacobian = jacobian * scale[:, None]
-    steered = floor * jacobian
+def apply_metric(jacobian, scale, factor, floor, whole):
+    """J M of Jacobians (N, k, n), in their shape; or of the diagonal of M only."""
+    if scale is None and factor is None:
+        return jacobian  # the damping goes with the metric, so that 1 is as good as any
+    steered = jacobian if scale is None else jacobian * scale[:, None]
     if factor is not None:
-        narrow = tf.tensordot(jacobian, factor, 1)
-        steered += tf.tensordot(narrow, tf.transpose(factor), 1)
+        diagonal = floor + tf.reduce_sum(tf.square(factor), axis=1)
+
+        def correlated():
+            narrow = tf.tensordot(steered, factor, 1)
+            return floor * steered + tf.tensordot(narrow, tf.transpose(factor), 1)
+
+        given = steered
+        steered = tf.cond(whole, correlated, lambda: given * diagonal)
     return steered if scale is None else steered * scale[:, None]
 
 
-def propose(jacobian, steered, box, state: State):
+def propose(jacobian, steered, gram, unit, box, state: State):
     """Take the damped step x + M J' u, within the box.
 
     The box holds back some values, and their share of the step is up to the others:
-    a semismooth Newton iteration for u, exact once the values held are the same ones
-    twice.
+    a step of a semismooth Newton iteration for u, which is exact where the values
+    held back are those that were (in ``gram``, which is returned for the next time).
     """
-    codes, residuals, damping = state.codes, state.residuals, state.damping
-    gram = tf.matmul(jacobian, steered, transpose_b=True)
-    level = damping * tf.linalg.trace(gram) / residuals.shape[1]
-    # Above 0 also where no output depends on any input.
-    level = tf.maximum(level, np.finfo(damping.dtype.as_numpy_dtype).tiny)[:, None]
+    codes, residuals = state.codes, state.residuals
+    level = (state.damping * unit)[:, None]
     force = solve_damped(gram, level, residuals)
     moved = codes + along(force, steered)
     if box is None:
-        return moved
-    for _ in range(SWEEPS):
-        inside = tf.clip_by_value(moved, box[0], box[1])
-        free = tf.cast(inside == moved, damping.dtype)
-        missing = residuals - tf.linalg.matvec(jacobian, inside - codes) - level * force
-        gram = tf.matmul(jacobian * free[:, None], steered, transpose_b=True)
-        force += solve_damped(gram, level, missing)
-        moved = codes + along(force, steered)
-    return tf.clip_by_value(moved, box[0], box[1])
+        return moved, gram
+    inside = tf.clip_by_value(moved, box[0], box[1])
+    free = tf.cast(inside == moved, moved.dtype)
+    gram = tf.matmul(jacobian * free[:, None], steered, transpose_b=True)
+    missing = residuals - tf.linalg.matvec(jacobian, inside - codes) - level * force
+    force += solve_damped(gram, level, missing)
+    return tf.clip_by_value(codes + along(force, steered), box[0], box[1]), gram
 
 
 def solve_damped(gram, level, residuals):
     """Solve (gram + level) u = residuals for u (N, k)."""
+    gram = tf.where(tf.math.is_finite(gram), gram, 0)  # or TensorFlow stops here
     gram = tf.linalg.set_diag(gram, tf.linalg.diag_part(gram) + level)
     return tf.linalg.solve(gram, residuals[..., None])[..., 0]
 

@@ -29,8 +29,19 @@ METHODS = {
         latent_size=8, epochs=15
     ),
     "inverse network": lambda: ni.InverseNetwork(hidden=(64,), epochs=10),
+    "levenberg-marquardt": lambda: ni.LevenbergMarquardt(),
+    "levenberg-marquardt along the covariance": lambda: ni.LevenbergMarquardt(
+        metric="covariance"
+    ),
+    "levenberg-marquardt from an inverse network": lambda: ni.LevenbergMarquardt(
+        start=ni.InverseNetwork(hidden=(64,), epochs=5)
+    ),
 }
-NEEDS_FIT = set(METHODS) - {"gradient", "gradient from noise"}  # those that learn
+NEEDS_FIT = set(METHODS) - {  # those that learn
+    "gradient",
+    "gradient from noise",
+    "levenberg-marquardt",
+}
 
 pytestmark = pytest.mark.parametrize("name", METHODS)
 
