@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from netinvert import regression
+
 CHUNK = 512  # targets compared with the whole training set at once
-PENALTIES = np.logspace(-7, 1, 33)  # of ridge, as shares of the largest eigenvalue
+PENALTIES = np.logspace(-7, 1, 33)  # as in netinvert.regression, but finer
 
 
 def blank(inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -124,21 +126,8 @@ def ridge(inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray) -> np.nd
     """
     inputs, outputs, targets = _check(inputs, outputs, targets)
     flat = inputs.reshape(len(inputs), -1).astype("float64")
-    middle, pixels = outputs.mean(axis=0), flat - flat.mean(axis=0)
-    energy, directions = np.linalg.eigh((outputs - middle).T @ (outputs - middle))
-    energy = np.maximum(energy, 0)
-    covariance = ((outputs - middle) @ directions).T @ pixels
-    lowest, total = np.inf, np.sum(pixels**2)
-    for penalty in PENALTIES * (energy.max() or 1.0):  # 1: outputs that never vary
-        gain = (energy + 2 * penalty) / (energy + penalty) ** 2
-        error = total - np.sum(gain @ covariance**2)
-        freedom = 1 + np.sum(energy / (energy + penalty))
-        score = error / (1 - freedom / len(flat)) ** 2
-        if score < lowest:
-            lowest, best = score, penalty
-    weights = directions @ (covariance / (energy + best)[:, np.newaxis])
-    answer = (targets - middle) @ weights + flat.mean(axis=0)
-    return _inside(answer, inputs)
+    weights = regression.ridge(outputs, flat, PENALTIES)
+    return _inside(weights[0] + targets @ weights[1:], inputs)
 
 
 def pca_floor(inputs: np.ndarray, images: np.ndarray, k: int) -> np.ndarray:

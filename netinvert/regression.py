@@ -85,7 +85,9 @@ def expand(outputs, middle, spread, directions) -> np.ndarray:
     return np.hstack([scaled, random / np.sqrt(RANDOM_FEATURES)])
 
 
-def ridge(features: np.ndarray, answers: np.ndarray) -> np.ndarray:
+def ridge(
+    features: np.ndarray, answers: np.ndarray, penalties: np.ndarray = PENALTIES
+) -> np.ndarray:
     """Weights (1 + q, k) of the ridge regression whose penalty predicts best."""
     mean, center = features.mean(axis=0), answers.mean(axis=0)
     centered = features - mean
@@ -93,7 +95,7 @@ def ridge(features: np.ndarray, answers: np.ndarray) -> np.ndarray:
     energy = np.maximum(energy, 0)
     covariance = axes.T @ (centered.T @ (answers - center))
     total, lowest = np.sum((answers - center) ** 2), np.inf
-    penalties = PENALTIES * (energy.max() or 1.0)  # 1: outputs that never vary
+    penalties = penalties * (energy.max() or 1.0)  # 1: outputs that never vary
     best = penalties[-1]
     for penalty in penalties:
         gain = (energy + 2 * penalty) / (energy + penalty) ** 2
