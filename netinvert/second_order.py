@@ -92,9 +92,15 @@ def second_order_search(
             tf.constant(steps),
         )
 
-    # Small operations leave a part of two processors idle. Halves side by side do not.
-    with ThreadPoolExecutor(2) as threads:
-        parts = list(threads.map(solve, range(0, len(codes), min(half, most))))
+    try:
+        # Small operations leave two processors half idle. Halves side by side do not.
+        with ThreadPoolExecutor(2) as threads:
+            parts = list(threads.map(solve, range(0, len(codes), min(half, most))))
+    except NotImplementedError as error:
+        raise ValueError(
+            "a search needs the forward function to be built from TensorFlow or Keras "
+            f"operations, also where NumPy has the same: {error}"
+        ) from error
     return collect(parts, lambda c: parametrization.draw(c.reshape(-1, *shape)), steps)
 
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 from scipy.optimize import lsq_linear
 
 import netinvert as ni
+from netinvert.decoders import train_autoencoder
 from netinvert.metric import Spread
 
 RANDOM = np.random.default_rng(0)
@@ -173,3 +174,132 @@ def test_a_target_that_fits_leaves_the_batch(forward, digits):
     inside = [size for size in sizes if size not in (1, len(x_test))]
     assert inside == sorted(inside, reverse=True)
     assert min(inside) < len(x_test) / 2
+
+
+def test_where_nothing_depends_on_the_input_it_stays_at_the_start():
+    def constant(batch):
+        return 0 * batch[:, :2] + 1
+
+    result = ni.invert(
+        constant, [[1.0, 3.0]], ni.LevenbergMarquardt(), input_shape=(4,)
+    )
+    np.testing.assert_allclose(result.inputs, 0.5)
+    assert not result.converged.any()
+
+
+def test_a_step_to_where_the_network_gives_nan_is_taken_shorter():
+    def root(batch):
+        return tf.sqrt(batch - 0.5)  # from 0.9 a whole step leads to 0.22
+
+    method = ni.LevenbergMarquardt(start=np.full(1, 0.9))
+    result = ni.invert(root, [[0.1], [-1.0]], method, input_shape=(1,))
+    np.testing.assert_allclose(result.inputs[0], 0.51, atol=1e-5)
+    assert result.inputs[1, 0] >= 0.5
+    np.testing.assert_array_equal(result.converged, [True, False])
+
+
+def test_along_the_covariance_it_stays_closer_to_the_data(digits, forward):
+    x_train, x_test = digits
+    targets = forward(x_test)
+    errors = {}
+    for metric in "pixels", "covariance":
+        method = ni.LevenbergMarquardt(metric=metric).fit(forward, x_train)
+        result = ni.invert(forward, targets, method)
+        assert result.converged.mean() > 0.95
+        errors[metric] = ni.metrics.mse(result.inputs, x_test).mean()
+    assert errors["covariance"] < 0.85 * errors["pixels"]
+
+
+def test_it_polishes_what_another_method_proposes(digits, forward):
+    x_train, x_test = digits
+    targets = forward(x_test)
+    rough = ni.InverseNetwork(hidden=(64,), epochs=3)
+    polish = ni.LevenbergMarquardt(start=rough).fit(forward, x_train)
+    before, after = (ni.invert(forward, targets, method) for method in (rough, polish))
+    np.testing.assert_allclose(
+        after.history["inputs"][0], before.inputs[:16], atol=1e-6
+    )
+    assert after.residual.max() < 1e-9 < before.residual.min()
+    moved = ni.metrics.mse(after.inputs, before.inputs).mean()
+    assert moved < 0.2 * ni.metrics.mse(before.inputs, x_test).mean()
+
+
+@pytest.fixture(scope="module")
+def autoencoder(digits):
+    return train_autoencoder(digits[0], 12, epochs=5)
+
+
+@pytest.mark.parametrize("start", ["estimate", "mean"])
+def test_in_a_code_it_draws_what_the_decoder_can(autoencoder, start, digits, forward):
+    x_train, x_test = digits
+    _, decoder = autoencoder.layers
+    drawn = decoder(np.random.default_rng(0).normal(size=(20, 12)).astype("float32"))
+    targets = forward(drawn).numpy()
+    method = ni.LevenbergMarquardt(start, autoencoder=autoencoder)
+    result = ni.invert(forward, targets, method.fit(forward, x_train))
+    assert result.converged.mean() > 0.7
+    again = autoencoder(result.inputs).numpy()
+    nearby = ni.metrics.mse(again, result.inputs).mean()
+    assert nearby < 0.5 * ni.metrics.mse(autoencoder(x_test), x_test).mean()
+    if start == "mean":
+        middle = decoder(method.code_.center_[None])
+        np.testing.assert_allclose(result.history["inputs"][0, :1], middle, atol=1e-5)
+
+
+def test_more_starts_find_what_one_does_not():
+    def waves(batch):
+        return tf.reduce_sum(tf.sin(9 * batch) + batch, axis=1, keepdims=True)
+
+    targets = np.linspace(-1.5, 3.5, 12)[:, None]
+    one, many = (
+        ni.invert(
+            waves,
+            targets,
+            ni.LevenbergMarquardt(start=np.array([0.1, 0.9]), restarts=restarts),
+            input_shape=(2,),
+        )
+        for restarts in (1, 6)
+    )
+    assert (many.residual <= one.residual).all()
+    assert many.converged.sum() > one.converged.sum()
+
+
+def test_its_history_goes_from_the_start_to_the_answer(digits, forward):
+    x_train, x_test = digits
+    method = ni.LevenbergMarquardt(steps=6).fit(forward, x_train[:100])
+    result = ni.invert(forward, forward(x_test), method, batch_size=40, progress=False)
+    history = result.history
+    np.testing.assert_array_equal(history["step"], range(7))
+    np.testing.assert_allclose(
+        history["inputs"][0, 3], x_train[:100].mean(0), atol=1e-6
+    )
+    np.testing.assert_array_equal(history["inputs"][-1], result.inputs[:16])
+    np.testing.assert_allclose(history["objective"][-1], result.residual, atol=1e-9)
+    assert (np.diff(history["objective"], axis=0) <= 0).all()
+
+
+@pytest.mark.parametrize(
+    "settings, complaint",
+    [
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"restarts": 1.5}, "restarts must be a whole number"),
+        ({"start": "zeros"}, 'start must be "mean", "noise"'),
+        ({"start": "estimate"}, 'start must be "mean", "noise"'),
+        ({"metric": "euclid"}, "metric must be"),
+        ({"metric": OwnMetric}, "metric must be"),
+        ({"autoencoder": "faces"}, "autoencoder must be"),
+        ({"autoencoder": "digits", "metric": "covariance"}, "leave one of the two out"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_at_once(settings, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        ni.LevenbergMarquardt(**settings)
+
+
+def test_a_function_without_a_slope_is_refused():
+    for function, complaint in [
+        (lambda batch: tf.round(batch), "no gradient reaches the inputs"),
+        (lambda batch: tf.constant(np.sin(batch)), "TensorFlow or Keras operations"),
+    ]:
+        with pytest.raises(ValueError, match=complaint):
+            ni.invert(function, [[0.5]], ni.LevenbergMarquardt(), input_shape=(1,))
