@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-RESAMPLES = 4000
+RESAMPLES = 2000
 SEED = 0
 
 
