@@ -26,7 +26,7 @@ TRIALS = 3  # of each Jacobian: a trial is one run of f, the Jacobian costs one 
 METRIC_STEPS = 4  # Jacobians after which, in a box, values move independently
 STALLED = 0.99  # of the error left by a Jacobian's trials: it falls no more
 UNROLLED = 16  # outputs up to which each row of the Jacobian is a part of the graph
-LARGEST_JACOBIAN = 2**25  # numbers held at once; more targets take turns
+LARGEST_JACOBIAN = 2**23  # numbers held at once; more targets take turns
 
 
 class State(NamedTuple):
@@ -174,7 +174,11 @@ def compile_second_order(forward, parametrization, shape):
 
     def improve(state, targets, scale, factor, floor, box, whole):
         """Try a few steps along one Jacobian."""
-        jacobian = jacobian_of(outputs_of, state.codes, targets.shape[1])
+        # Searches that begin at the same input share their first Jacobian (1, k, n).
+        first = state.codes[:1]
+        alike = tf.reduce_all(state.codes == first)
+        codes = tf.cond(alike, lambda: first, lambda: state.codes)
+        jacobian = jacobian_of(outputs_of, codes, targets.shape[1])
         if rectified:
             on = (targets > 0) | (state.residuals < targets)
             jacobian *= tf.cast(on, jacobian.dtype)[:, :, None]
@@ -321,7 +325,7 @@ def propose(jacobian, steered, gram, unit, box, state: State):
 def solve_damped(gram, level, residuals):
     """Solve (gram + level) u = residuals for u (N, k)."""
     gram = tf.where(tf.math.is_finite(gram), gram, 0)  # or TensorFlow stops here
-    gram = tf.linalg.set_diag(gram, tf.linalg.diag_part(gram) + level)
+    gram += tf.linalg.diag(level * tf.ones_like(residuals))
     return tf.linalg.solve(gram, residuals[..., None])[..., 0]
 
 
