@@ -85,6 +85,8 @@ def main(arguments: list[str]) -> None:
         run(units, size["images"], out, command_of(options.full, axes))
     except ValueError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("Interrupted. The same command goes on from here.")
     print(summary(load(out / "table.csv")))
     print(f"\nEverything, with its provenance: {out / 'table.csv'}")
 

@@ -46,7 +46,7 @@ class Task:
     folder : Path
         Where trained networks are kept.
     name : str
-        Of what depends on the tapped network, and of what does not.
+        Of the files for what is learned from this network's outputs.
     """
 
     forward: keras.Model

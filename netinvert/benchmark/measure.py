@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from netinvert import metrics
 from netinvert.benchmark.contestants import METHODS, Task
-from netinvert.benchmark.plans import TAPS, Unit
+from netinvert.benchmark.plans import TAPS, VALIDATION, Unit
 from netinvert.benchmark.storage import claimed, kept, whole
 from netinvert.data import load_mnist
 from netinvert.inverse_training import outputs_of
@@ -23,7 +23,6 @@ from netinvert.inversion import invert
 from netinvert.models import NETWORKS, VARIANTS, as_function, pretrained, tap
 from netinvert.train import train
 
-VALIDATION = slice(1500, 1628)  # of the test digits: settings are chosen on these
 PICTURES = 12  # reconstructions that are kept
 FORWARD_PASSES = 20  # over which the yardstick is averaged
 

@@ -21,6 +21,7 @@ TAPS = {
     "robust": DENSE,
     "leaky": DENSE,
 }
+VALIDATION = slice(1500, 1628)  # of the test digits: settings are chosen on these
 OTHERS = ("cnn", "wide", "robust", "leaky")
 ALL = {"methods": tuple(METHODS), "pairs": (8000,)}
 LEARNED = (

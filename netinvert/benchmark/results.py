@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from netinvert.benchmark.contestants import METHODS
-from netinvert.benchmark.plans import DENSE, TAPS
+from netinvert.benchmark.plans import DENSE, TAPS, VALIDATION
 from netinvert.benchmark.statistics import interval
 from netinvert.benchmark.storage import claimed, whole
 
@@ -127,6 +127,8 @@ def save_table(out: Path) -> None:
     provenance |= {
         "commands": (out / "commands.txt").read_text(encoding="utf-8").splitlines(),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "inverted": f"test digits 0 to {provenance['images'] - 1}",
+        "settings": f"by test digits {VALIDATION.start} to {VALIDATION.stop - 1}",
         "training_seeds": sorted({int(unit[1]) for unit in units}),
         "seconds": "processor seconds, summed over cores",
     }

@@ -19,6 +19,7 @@ try:
 except ImportError:  # Windows: two runs at once may do the same work twice
     fcntl = None
 
+FIRST_NAMES = {"units", "networks", "configuration.claim", "configuration.partial"}
 VERSIONS = ("netinvert", "tensorflow", "keras", "numpy", "scipy")
 
 
@@ -79,9 +80,11 @@ def whole(path: Path, mode: str = "w"):
 
 
 def check_folder(out: Path, images: int) -> None:
-    """Make the folder, or make sure that what it holds belongs to this run."""
+    """Make the folder, or refuse one whose content does not belong to this run."""
     path, now = out / "configuration.json", configuration(images)
-    if out.exists() and not path.exists() and any(out.iterdir()):
+    found = {one.name for one in out.iterdir()} if out.is_dir() else set()
+    # Another run may be making the folder at this moment.
+    if out.is_file() or not (path.exists() or found <= FIRST_NAMES):
         raise ValueError(
             f"{out} holds something else than a benchmark; choose another --out"
         )
