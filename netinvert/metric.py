@@ -96,6 +96,14 @@ class Residual:
     [0, 1], and no pixel of mean p has more variance than p (1 - p). So a background
     that the network is sure of does not move. For inputs that are not images, D is
     the standard deviation of the errors.
+
+    Examples
+    --------
+    A start that is fitted already need not be fitted again:
+
+    >>> start = ni.InverseNetwork(epochs=60).fit(forward, x_train)
+    >>> metric = ni.metric.Residual().fit(forward, x_train, start)
+    >>> method = ni.LevenbergMarquardt(start=start, metric=metric)
     """
 
     def __init__(self):
@@ -120,7 +128,7 @@ class Residual:
             deviation = errors.std(axis=0)
             largest = deviation.max() or 1.0  # a start that never errs
             self.deviation_ = np.maximum(deviation, FAINTEST * largest)
-        surprise = errors / np.maximum(self._deviation_of(drawn), TINY)
+        surprise = errors / self._deviation_of(drawn)
         variances, directions = principal(correlated(surprise))
         kept = min(DIRECTIONS, len(variances) - 1)
         self.factor_, self.floor_ = split(variances, directions, kept)
