@@ -109,7 +109,7 @@ def task_of(unit: Unit, truth: np.ndarray, out: Path) -> Task:
     name = f"{unit.network}-{unit.training_seed}-{unit.tap}-{unit.pairs}"
     return Task(
         forward=tap(model, layer),
-        rest=keras.Model(model.get_layer(layer).output, model.outputs[0]),
+        rest=model.layers[model.layers.index(model.get_layer(layer)) + 1 :],
         inputs=x_train[: unit.pairs],
         images=truth,
         seed=unit.training_seed,
