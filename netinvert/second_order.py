@@ -213,7 +213,10 @@ def compile_second_order(forward, parametrization, shape):
         )
         return state, gram
 
-    return tf.function(advance, reduce_retracing=True, autograph=False)
+    compiled = tf.function(advance, reduce_retracing=True, autograph=False)
+    # TensorFlow counts traces by a function's name, and would warn a reader who
+    # inverts five networks; only calls of the function itself are counted.
+    return lambda *task: compiled.get_concrete_function(*task)(*task)
 
 
 def before_relu(forward):

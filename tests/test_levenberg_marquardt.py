@@ -303,3 +303,11 @@ def test_a_function_without_a_slope_is_refused():
     ]:
         with pytest.raises(ValueError, match=complaint):
             ni.invert(function, [[0.5]], ni.LevenbergMarquardt(), input_shape=(1,))
+
+
+def test_whoever_inverts_many_networks_is_not_told_that_tracing_is_expensive(caplog):
+    with caplog.at_level("WARNING", logger="tensorflow"):
+        for size in range(1, 7):
+            method = ni.LevenbergMarquardt(start=np.zeros(size))
+            ni.invert(tf.tanh, np.zeros((1, size)) + 0.1, method, input_shape=(size,))
+    assert not caplog.records
