@@ -9,6 +9,7 @@ from scipy.optimize import lsq_linear
 import netinvert as ni
 from netinvert.decoders import train_autoencoder
 from netinvert.metric import Spread
+from netinvert.second_order import TRIALS
 
 RANDOM = np.random.default_rng(0)
 WIDTHS = (128, "relu"), (64, "relu"), (10, None)
@@ -160,6 +161,34 @@ def test_a_relu_at_the_end_is_seen_through(digits):
     np.testing.assert_allclose(again.residual, seen.residual, atol=1e-4)
 
 
+def test_a_unit_that_may_be_off_is_not_held_where_it_is():
+    weights = np.array([[1.0, 0.0], [1.0, 1.0]])
+    forward = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, "relu")])
+    forward.set_weights([weights, np.zeros(2)])
+    method = ni.LevenbergMarquardt(start=np.array([0.0, -2.0]))
+    result = ni.invert(forward, [[1.0, 0.0]], method, bounds=None)
+    # Along (1, 1) only, though the second unit sees that too.
+    np.testing.assert_allclose(result.inputs, [[1.5, -0.5]], atol=1e-5)
+
+
+def test_the_search_ends_when_all_targets_fit():
+    calls = []
+
+    def watched(batch):
+        call = tf.py_function(lambda values: calls.append(len(values)), [batch], [])
+        with tf.control_dependencies([call]):
+            return doubled(batch)
+
+    method = ni.LevenbergMarquardt()
+    targets = RANDOM.normal(size=(5, 3))
+    result = ni.invert(watched, targets, method, bounds=None, input_shape=(12,))
+    trials = len(calls) - 3  # the check of shapes, the start and the judge's
+    steps = trials // (1 + TRIALS)
+    errors = result.history["objective"].max(axis=1)
+    assert errors[steps] < 1e-29 < errors[steps - 1]
+    assert trials == steps * (1 + TRIALS)
+
+
 def test_a_target_that_fits_leaves_the_batch(forward, digits):
     x_train, x_test = digits
     sizes = []
@@ -241,9 +270,21 @@ def test_in_a_code_it_draws_what_the_decoder_can(autoencoder, start, digits, for
     again = autoencoder(result.inputs).numpy()
     nearby = ni.metrics.mse(again, result.inputs).mean()
     assert nearby < 0.5 * ni.metrics.mse(autoencoder(x_test), x_test).mean()
-    if start == "mean":
-        middle = decoder(method.code_.center_[None])
-        np.testing.assert_allclose(result.history["inputs"][0, :1], middle, atol=1e-5)
+    code = method.code_
+    first = code.regression_(targets) if start == "estimate" else np.zeros((20, 12))
+    drawn = decoder((code.center_ + code.spread_ * first)[:16].astype("float32"))
+    np.testing.assert_allclose(result.history["inputs"][0], drawn, atol=1e-4)
+
+
+def test_what_the_decoder_draws_is_bounded_while_it_is_searched(
+    autoencoder, digits, forward
+):
+    x_train, x_test = digits
+    bounds = 0.3, 0.9
+    targets = forward(autoencoder(x_test).numpy().clip(*bounds))
+    method = ni.LevenbergMarquardt("estimate", autoencoder=autoencoder)
+    result = ni.invert(forward, targets, method.fit(forward, x_train), bounds=bounds)
+    assert result.converged.mean() > 0.5
 
 
 def test_more_starts_find_what_one_does_not():
