@@ -12,7 +12,7 @@ from netinvert.inversion import NO_PROGRESS, PROGRESS_AFTER_SECONDS, evaluate
 
 CHUNK = 1000  # inputs run through the forward network at once
 HELD_OUT = 0.05  # share of the pairs that only decide which epoch was best
-PATIENCE = 10  # epochs without a better one before training ends
+PATIENCE = 10  # epochs of inputs as they are, none of them better: training ends
 STEPS_PER_EPOCH = 60  # few pairs come in smaller batches, to keep about this number
 SMALLEST_BATCH, LARGEST_BATCH = 16, 128
 FAINTEST = 1e-2  # outputs that hardly ever vary are not blown up beyond this
@@ -111,6 +111,7 @@ def train(core, function, inputs, outputs, settings) -> dict:
         core, is_image(inputs.shape[1:]), settings, count // batch
     )
     moving = settings.augment and is_image(inputs.shape[1:])
+    moving_epochs = int(MOVING_SHARE * settings.epochs) if moving else 0
     random = np.random.default_rng(settings.seed)
     history = {"loss": [], "held_out_loss": []}
     for epoch in tqdm(
@@ -122,7 +123,7 @@ def train(core, function, inputs, outputs, settings) -> dict:
         leave=False,
     ):
         seen, targets = learned
-        if moving and epoch < int(MOVING_SHARE * settings.epochs):
+        if epoch < moving_epochs:
             seen = moved(seen, random)
             targets = outputs_of(function, seen)
         answers = as_answers(seen)
@@ -135,8 +136,8 @@ def train(core, function, inputs, outputs, settings) -> dict:
         best = int(np.argmin(history["held_out_loss"]))
         if best == epoch:
             weights = core.get_weights()
-        elif epoch - best == PATIENCE:
-            break
+        elif epoch - max(best, moving_epochs) >= PATIENCE:
+            break  # but not among moved images: answers jump once these end
     core.set_weights(weights)
     return history
 

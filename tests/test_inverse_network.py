@@ -185,6 +185,15 @@ def test_the_epoch_that_answers_held_out_pairs_best_is_kept(digits, mlp):
     np.testing.assert_allclose(np.mean(loss), held_out[best], rtol=1e-3)
 
 
+def test_it_is_not_stopped_while_the_images_still_move(digits, mlp, monkeypatch):
+    monkeypatch.setattr("netinvert.inverse_training.PATIENCE", 1)
+    forward, few = ni.tap(mlp, "hidden_1"), digits[0][:60]
+    method = ni.InverseNetwork(hidden=(64,), epochs=30, learning_rate=0.1)
+    held_out = method.fit(forward, few).history_["held_out_loss"]
+    assert np.diff(held_out[:21]).max() > 0  # which elsewhere would have ended it
+    assert len(held_out) > 21  # 0.7 of the epochs
+
+
 def test_moved_pairs_help_where_there_are_few(digits, mlp):
     forward, x_test = ni.tap(mlp, "hidden_1"), digits[1][:500]
     error = {}
