@@ -23,7 +23,6 @@ from netinvert.inversion import invert
 from netinvert.models import NETWORKS, VARIANTS, as_function, pretrained, tap
 from netinvert.train import train
 
-PICTURES = 12  # reconstructions that are kept
 FORWARD_PASSES = 20  # over which the yardstick is averaged
 
 
@@ -68,7 +67,6 @@ def measured(unit: Unit, images: int, out: Path) -> dict[str, np.ndarray]:
         "mse": metrics.mse(truth, result.inputs),
         "ssim": metrics.ssim(truth, result.inputs),
         "accuracy": metrics.accuracy(evaluator(), result.inputs, labels),
-        "pictures": np.round(255 * result.inputs[:PICTURES]).astype("uint8"),
         "fit_seconds": np.array(learning + fitting),
         "tuning_seconds": np.array(tuning),
         "first_seconds": np.array(first),

@@ -16,16 +16,7 @@ from netinvert.benchmark.storage import claimed, whole
 
 RIVAL = "k-NN mean"  # the best baseline, with which every method is compared
 UNIT = ("network", "training_seed", "tap", "method", "pairs")
-COLUMNS = (
-    *UNIT,
-    "setting",
-    "outputs",
-    "images",
-    "metric",
-    "versus",
-    "mean",
-    "low",
-    "high",
+COSTS = (
     "fit_seconds",
     "tuning_seconds",
     "first_seconds",
@@ -33,7 +24,9 @@ COLUMNS = (
     "forward_passes",
     "fit_forward_passes",
 )
-COSTS = COLUMNS[13:]
+NUMBERS = ("mean", "low", "high", *COSTS)
+COUNTS = ("pairs", "outputs", "images", "seeds")
+COLUMNS = (*UNIT, "setting", *COUNTS[1:], "metric", "versus", *NUMBERS)
 METRICS = (
     "output_error",
     "log10_relative_output_error",
@@ -62,13 +55,11 @@ def load(path: str | Path) -> list[dict]:
     """
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
-    words = {"network", "training_seed", "tap", "method", "setting", "metric", "versus"}
     for row in rows:
-        for name in row.keys() - words:
-            row[name] = float(row[name] or "nan")
+        row |= {name: int(row[name]) for name in COUNTS}
+        row |= {name: float(row[name] or "nan") for name in NUMBERS}
         if row["training_seed"] != "all":
             row["training_seed"] = int(row["training_seed"])
-        row.update({name: int(row[name]) for name in ("pairs", "outputs", "images")})
     return rows
 
 
@@ -223,6 +214,7 @@ def row(key, unit, metric, values, costs, versus="") -> dict:
         "setting": str(unit["setting"]),
         "outputs": int(unit["outputs"]),
         "images": values.shape[-1],
+        "seeds": 1 if values.ndim == 1 else len(values),
         "metric": metric,
         "versus": versus,
         **{

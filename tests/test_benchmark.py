@@ -1,0 +1,240 @@
+"""The benchmark's intervals are right, and nothing it has done is lost or redone."""
+
+import itertools
+import multiprocessing
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from netinvert import benchmark
+from netinvert.benchmark import __main__ as command
+from netinvert.benchmark import results, storage
+from netinvert.benchmark.contestants import METHODS
+from netinvert.benchmark.measure import finish
+from netinvert.benchmark.plans import SMALL, Unit, units_of
+from tools.environment import ROOT
+
+RESULTS = ROOT / "book" / "results"
+
+
+def test_an_interval_of_many_numbers_is_that_of_the_textbook():
+    values = np.random.default_rng(0).normal(3.0, 2.0, 500)
+    low, high = benchmark.interval(values)
+    half = 1.96 * values.std(ddof=1) / np.sqrt(500)
+    np.testing.assert_allclose(
+        [low, high], values.mean() + np.array([-half, half]), atol=0.02
+    )
+
+
+def test_images_that_are_hard_for_both_do_not_blur_a_comparison():
+    random = np.random.default_rng(0)
+    hardness = random.normal(0, 5, 200)
+    first, second = (hardness + random.normal(mean, 0.5, 200) for mean in (0.3, 0.0))
+    assert benchmark.interval(first)[0] < second.mean() < benchmark.interval(first)[1]
+    low, high = benchmark.interval(first - second)
+    assert 0.1 < low < 0.3 < high < 0.5
+
+
+def covered(draw, truth: float, repetitions: int = 500) -> float:
+    """In which share of repetitions the interval holds the true mean."""
+    found = [benchmark.interval(draw()) for _ in range(repetitions)]
+    return np.mean([low <= truth <= high for low, high in found])
+
+
+def test_95_of_100_intervals_hold_the_truth_for_skewed_numbers():
+    random = np.random.default_rng(0)
+    assert 0.92 < covered(lambda: random.exponential(size=200), truth=1.0) < 0.975
+
+
+@pytest.mark.parametrize(("seeds", "images"), [(1.0, 0.0), (0.3, 5.0), (0.0, 5.0)])
+def test_and_so_they_do_where_training_seeds_differ_and_images_too(seeds, images):
+    random = np.random.default_rng(0)
+
+    def draw():
+        of_seeds = random.normal(0, seeds, (5, 1))
+        return of_seeds + random.normal(0, images, 100) + random.normal(size=(5, 100))
+
+    assert 0.93 < covered(draw, truth=0.0) < 0.985
+
+
+def test_an_interval_needs_finite_numbers_of_several_images():
+    for values in ([1.0], [[1.0], [2.0]], [1.0, np.nan], np.ones((2, 2, 2))):
+        with pytest.raises(ValueError, match="finite numbers of at least two images"):
+            benchmark.interval(values)
+    with pytest.raises(ValueError, match="between 0 and 1, got 95"):
+        benchmark.interval([1.0, 2.0], confidence=95)
+
+
+def arguments(out: Path, methods=METHODS) -> list[str]:
+    return ["--methods", *methods, "--out", str(out)]
+
+
+def started(out: Path) -> subprocess.Popen:
+    words = [sys.executable, "-m", "netinvert.benchmark", *arguments(out)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(words, cwd=ROOT, **quiet)
+
+
+def finished(out: Path) -> dict[str, int]:
+    """The results that are there, and when each was written."""
+    return {p.name: p.stat().st_mtime_ns for p in (out / "units").glob("*.npz")}
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    """The small run, killed after its first result and then finished by two runs.
+
+    Its folder, and what was there when it was killed.
+    """
+    out = tmp_path_factory.mktemp("benchmark") / "small"
+    run = started(out)
+    while not finished(out) and run.poll() is None:
+        time.sleep(0.02)
+    run.kill()
+    run.wait()
+    before = finished(out)
+    other = started(out)
+    command.main(arguments(out))
+    assert other.wait(timeout=300) == 0
+    return out, before
+
+
+def test_a_killed_run_goes_on_where_it_stopped_also_as_two_at_once(small_run):
+    out, before = small_run
+    after = finished(out)
+    assert 0 < len(before) < len(after) == len(METHODS)
+    assert {name: after[name] for name in before} == before
+    command.main(arguments(out, ["blank", "ridge"]))
+    assert finished(out) == after
+
+
+def test_a_small_run_agrees_with_the_results_of_the_book(small_run):
+    rows = benchmark.load(small_run[0] / "table.csv")
+    rows = [row for row in rows if row["training_seed"] == 0]
+    assert {row["method"] for row in rows} == set(METHODS)
+    for row in rows:
+        if row["metric"] in ("psnr", "ssim", "accuracy"):
+            unit = {name: row[name] for name in results.UNIT}
+            path = RESULTS / "head_to_head.npz"
+            book = benchmark.load_values(path, row["metric"], **unit)
+            there = book[:, : row["images"]].mean()
+            assert row["low"] - 0.005 <= there <= row["high"] + 0.005, row
+
+
+def test_a_file_is_there_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "result.npz"
+    with pytest.raises(KeyboardInterrupt), storage.whole(path, "wb") as file:
+        file.write(b"half of it")
+        raise KeyboardInterrupt
+    assert not path.exists()
+    with storage.whole(path, "wb") as file:
+        file.write(b"all of it")
+    assert path.read_bytes() == b"all of it"
+
+
+def hold(path: Path, holding) -> None:
+    with storage.claimed(path):
+        holding.set()
+        time.sleep(60)
+
+
+def test_what_another_run_is_at_is_left_to_it_until_it_dies(tmp_path):
+    path, processes = tmp_path / "result.npz", multiprocessing.get_context("spawn")
+    holding = processes.Event()
+    run = processes.Process(target=hold, args=(path, holding))
+    run.start()
+    assert holding.wait(timeout=60)
+    with storage.claimed(path, wait=False) as mine:
+        assert not mine
+    threading.Timer(0.3, run.kill).start()
+    with storage.claimed(path) as mine:
+        assert mine
+    run.join()
+    with storage.claimed(path, wait=False) as mine:
+        assert mine
+
+
+def test_what_another_run_has_done_meanwhile_is_not_done_again(tmp_path):
+    unit = Unit("mlp", 0, "logits", "blank", 500)
+    storage.check_folder(tmp_path, images=100)
+    run = threading.Thread(target=finish, args=(unit, 100, tmp_path))
+    with storage.claimed(unit.path(tmp_path)):
+        run.start()
+        time.sleep(0.3)
+        unit.path(tmp_path).write_bytes(b"what the other run found")
+    run.join()
+    assert unit.path(tmp_path).read_bytes() == b"what the other run found"
+
+
+@pytest.mark.parametrize(
+    ("option", "known"),
+    [("--methods", "ridge"), ("--taps", "first hidden"), ("--networks", "robust")],
+)
+def test_an_unknown_name_is_refused_with_those_there_are(option, known, capsys):
+    with pytest.raises(SystemExit):
+        command.main([option, "magic"])
+    message = capsys.readouterr().err
+    assert "magic" in message and known in message
+
+
+def test_a_folder_of_something_else_or_of_another_run_is_refused(tmp_path):
+    (tmp_path / "letter.txt").write_text("Dear reader")
+    with pytest.raises(SystemExit, match="something else than a benchmark"):
+        command.main(arguments(tmp_path))
+    with pytest.raises(SystemExit, match="something else than a benchmark"):
+        command.main(arguments(tmp_path / "letter.txt"))
+    out = tmp_path / "results"
+    storage.check_folder(out, images=7)
+    with pytest.raises(SystemExit, match=r"images 7 there, 100 now.*another --out"):
+        command.main(arguments(out))
+
+
+def test_plans_that_overlap_ask_for_nothing_twice():
+    plan = SMALL["plans"][0]
+    units = units_of([plan, plan | {"taps": ("logits", "softmax")}], seeds=2)
+    assert len(units) == len(set(units)) == 4 * len(plan["methods"])
+    paths = {unit.path(Path()) for unit in units}
+    assert len(paths) == len(units)
+
+
+def test_the_command_is_recorded_without_folders():
+    words = command.command_of(True, {"methods": ["k-NN mean"], "networks": ["cnn"]})
+    assert words == (
+        "python -m netinvert.benchmark --full --methods 'k-NN mean' --networks cnn"
+    )
+    provenance = benchmark.load_provenance(RESULTS / "head_to_head.csv")
+    assert "python -m netinvert.benchmark --full" in provenance["commands"]
+    assert not any("/" in word for word in provenance["commands"])
+
+
+def test_the_table_is_what_the_numbers_of_the_images_give():
+    rows = benchmark.load(RESULTS / "head_to_head.csv")
+    rows = [row for row in rows if row["metric"] == "psnr" and row["network"] == "mlp"]
+    assert len({row["method"] for row in rows}) >= 12
+    for row in itertools.islice(rows, 0, None, 7):
+        unit = {name: row[name] for name in results.UNIT}
+        if unit["training_seed"] == "all":
+            del unit["training_seed"]
+        values = benchmark.load_values(RESULTS / "head_to_head.npz", "psnr", **unit)
+        if row["versus"]:
+            unit["method"] = row["versus"]
+            rival = benchmark.load_values(RESULTS / "head_to_head.npz", "psnr", **unit)
+            values = values - rival
+        found = values.mean(), *benchmark.interval(values)
+        stored = row["mean"], row["low"], row["high"]
+        np.testing.assert_allclose(found, stored, atol=0.01)
+
+
+def test_a_result_that_is_not_there_is_asked_for_in_vain():
+    path = RESULTS / "head_to_head.npz"
+    with pytest.raises(ValueError, match="no result for .*magic"):
+        benchmark.load_values(path, "psnr", method="magic")
+    with pytest.raises(ValueError, match="metrics are .*ssim"):
+        benchmark.load_values(path, "beauty", method="ridge")
+    with pytest.raises(ValueError, match="keys are network"):
+        benchmark.load_values(path, "psnr", layer="logits")
