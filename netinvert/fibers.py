@@ -286,7 +286,7 @@ def split(
 
 
 def check_count(name: str, number: int, least: int) -> None:
-    if number != int(number) or number < least:
+    if not isinstance(number, (int, np.integer)) or number < least:
         raise ValueError(f"{name} must be a whole number from {least} on, got {number}")
 
 

@@ -205,6 +205,11 @@ def starting_inputs(start, mean, forward, targets, *, bounds, seed, input_shape)
         check_start_array(inputs, len(targets), input_shape)
     elif start == "mean":
         inputs = middle if mean is None else mean
+        if mean is not None and mean.shape != input_shape:
+            raise ValueError(
+                f"the method was fitted on inputs of shape {mean.shape}, and this "
+                f"network takes {input_shape}: call method.fit(forward, inputs) again"
+            )
     elif bounds is None:
         inputs = np.random.default_rng(seed).standard_normal(input_shape)
     else:
@@ -217,6 +222,11 @@ def starting_inputs(start, mean, forward, targets, *, bounds, seed, input_shape)
 
 
 def check_start_array(inputs: np.ndarray, count: int, input_shape) -> None:
+    if inputs.dtype.kind not in "fiub":
+        raise ValueError(
+            'start must be "mean", "noise", an array of real numbers or a method; '
+            f"got {inputs.dtype.name} values of shape {inputs.shape}"
+        )
     if inputs.shape not in (input_shape, (count, *input_shape)):
         raise ValueError(
             f"a start array must be one input of shape {input_shape} or one for each "

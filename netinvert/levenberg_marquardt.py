@@ -17,7 +17,7 @@ import numpy as np
 from netinvert.autoencoder import AutoencoderInversion, Drawing
 from netinvert.gradient import Free, as_tuple, check_start, starting_inputs
 from netinvert.inversion import Method, check_count, check_inputs
-from netinvert.metric import METRICS, check_metric
+from netinvert.metric import METRICS, check_metric, spread_at
 from netinvert.search import best_of
 from netinvert.second_order import second_order_search
 
@@ -106,7 +106,8 @@ class LevenbergMarquardt:
             self.code_.fit(forward, inputs)
         elif isinstance(self.start, Method):
             self.start.fit(forward, inputs)
-        self.metric_ = self._new_metric().fit(forward, inputs, self.start)
+        self.metric_ = self._new_metric()
+        self.metric_.fit(forward, inputs, self.start)
         return self
 
     @property
@@ -135,7 +136,8 @@ class LevenbergMarquardt:
     def _begin(self, start, forward, targets, **task):
         """Inputs to begin with, their parametrization, metric and bounds."""
         inputs = starting_inputs(start, self.mean_, forward, targets, **task)
-        return inputs, Free(), self.metric_.at(inputs, targets), task["bounds"]
+        spread = spread_at(self.metric_, inputs, targets)
+        return inputs, Free(), spread, task["bounds"]
 
     def _begin_in_code(self, start, forward, targets, **task):
         """The same for codes; the decoder keeps what it draws within the bounds."""
@@ -149,4 +151,4 @@ class LevenbergMarquardt:
             bounds=None if bounds is None else tuple(map(as_tuple, bounds)),
         )
         codes = np.asarray(code._begin(start, forward, targets, **task))
-        return codes, drawing, self.metric_.at(codes, targets), None
+        return codes, drawing, spread_at(self.metric_, codes, targets), None

@@ -157,13 +157,35 @@ METRICS = {"pixels": Pixels, "covariance": Covariance, "residual": Residual}
 
 def check_metric(metric) -> None:
     """Refuse what is not a metric."""
-    known = metric in METRICS if isinstance(metric, str) else hasattr(metric, "at")
+    offers = hasattr(metric, "fit") and hasattr(metric, "at")
+    known = metric in METRICS if isinstance(metric, str) else offers
     if not known or isinstance(metric, type):
         names = ", ".join(map(repr, METRICS))
         raise ValueError(
             f"metric must be one of {names}, or an object with fit and at; got "
             f"{metric!r}"
         )
+
+
+def spread_at(metric, inputs, targets) -> Spread:
+    """What a metric says at inputs (N, ...), if that is a spread."""
+    count, size, spread = len(inputs), inputs[0].size, metric.at(inputs, targets)
+    try:
+        scale, factor, floor = spread = Spread(*spread)
+        fits = scale is None or np.shape(scale) in ((size,), (count, size))
+        fits &= factor is None or (np.ndim(factor) == 2 and len(factor) == size)
+        numbers = [values for values in spread if values is not None]
+        fits &= all(np.isfinite(values).all() for values in numbers) and floor >= 0
+    except TypeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"for {count} inputs of {size} values, {metric!r} must give a "
+            f"Spread(scale ({size},) or ({count}, {size}), factor ({size}, q), floor "
+            ">= 0) of finite numbers, and its at gave another; if it was fitted on "
+            "inputs of another shape, fit it again"
+        )
+    return spread
 
 
 def correlated(surprise: np.ndarray) -> np.ndarray:

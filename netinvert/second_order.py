@@ -76,6 +76,8 @@ def second_order_search(
     box = None
     if bounds is not None:
         box = tf.constant([np.broadcast_to(b, shape).ravel() for b in bounds], dtype)
+        # Outside, a start may fit better than whatever the box has to offer.
+        codes = np.clip(codes, *box.numpy())
     advance = compile_second_order(forward, parametrization, shape)
     half = len(codes) if len(codes) < HALVES_PAY_FROM else -(-len(codes) // 2)
     most = max(1, LARGEST_JACOBIAN // (flat_targets.shape[1] * codes.shape[1]))

@@ -156,6 +156,26 @@ FAULTS = [
         "tests/test_methods.py -k neighbours",
     ),
     Fault(
+        "second order: the box gives nothing to the others",
+        "netinvert/second_order.py",
+        swap("    force += solve_damped(gram, level, missing)\n", ""),
+        "tests/test_levenberg_marquardt.py -k box",
+    ),
+    Fault(
+        "second order: any step is good",
+        "netinvert/second_order.py",
+        swap("good = errors < state.errors", "good = errors < 1e30"),
+        "tests/test_levenberg_marquardt.py -k history_goes",
+    ),
+    Fault(
+        "second order: one Jacobian for different starts",
+        "netinvert/second_order.py",
+        swap(
+            "alike = tf.reduce_all(state.codes == first)", "alike = tf.constant(True)"
+        ),
+        "tests/test_levenberg_marquardt.py -k elsewhere",
+    ),
+    Fault(
         "wrong tap: the layer before",
         "netinvert/tapping.py",
         swap("return [model.layers[layer]]", "return [model.layers[layer - 1]]"),

@@ -111,6 +111,25 @@ def test_bounds_may_differ_from_value_to_value():
     assert largest_miss(result).max() < 1e-9
 
 
+def test_a_start_outside_the_box_is_put_inside_before_it_is_judged():
+    outside = np.full(12, 7.0)
+    targets = np.stack([outside @ MATRIX, RANDOM.uniform(size=12) @ MATRIX])
+    results = [
+        ni.invert(doubled, targets, ni.LevenbergMarquardt(start), input_shape=(12,))
+        for start in (outside, outside.clip(0, 1))
+    ]
+    assert results[0].history["inputs"].max() <= 1
+    np.testing.assert_array_equal(results[0].inputs, results[1].inputs)
+    assert largest_miss(results[0])[1] < 1e-9
+
+
+@pytest.mark.parametrize("start", [None, np.array(["black"] * 12)])
+def test_a_start_without_numbers_is_refused(start):
+    method = ni.LevenbergMarquardt(start)
+    with pytest.raises(ValueError, match="an array of real numbers or a method"):
+        ni.invert(doubled, np.zeros((1, 3)), method, input_shape=(12,))
+
+
 @pytest.mark.parametrize("bounds", [None, (0.0, 1.0)])
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 def test_logits_of_digits_are_matched_to_the_last_digits(name, bounds, digits):
@@ -303,6 +322,22 @@ def test_more_starts_find_what_one_does_not():
     )
     assert (many.residual <= one.residual).all()
     assert many.converged.sum() > one.converged.sum()
+
+
+def test_neighbours_that_start_elsewhere_take_their_own_steps():
+    def curved(batch):
+        return tf.tanh(doubled(batch) / 3)
+
+    starts = RANDOM.uniform(size=(4, 12))
+    targets = curved(RANDOM.uniform(size=(4, 12))).numpy()
+    together = ni.invert(
+        curved, targets, ni.LevenbergMarquardt(start=starts), input_shape=(12,)
+    )
+    assert together.converged.all()
+    for index, start in enumerate(starts):
+        method = ni.LevenbergMarquardt(start=start)
+        alone = ni.invert(curved, targets[index], method, input_shape=(12,))
+        np.testing.assert_allclose(together.inputs[index], alone.inputs[0], atol=1e-9)
 
 
 def test_its_history_goes_from_the_start_to_the_answer(digits, forward):

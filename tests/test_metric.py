@@ -8,7 +8,7 @@ import netinvert as ni
 from netinvert import metrics
 from netinvert.inverse_network import digits_inverse
 from netinvert.levenberg_marquardt import LevenbergMarquardt
-from netinvert.metric import Covariance, Residual, Spread
+from netinvert.metric import Covariance, Pixels, Residual, Spread
 
 
 class Answer:
@@ -177,3 +177,52 @@ def test_a_metric_that_has_learned_nothing_says_so(gaussian, metric):
     method = LevenbergMarquardt(start=Answer(inputs[0]), metric=metric)
     with pytest.raises(RuntimeError, match="call method.fit"):
         ni.invert(forward, np.zeros((1, 2)), method)
+
+
+@pytest.mark.parametrize(
+    "spread",
+    [
+        Spread(scale=np.ones(5)),
+        Spread(scale=np.full(6, np.nan)),
+        Spread(factor=np.ones(6)),
+        Spread(factor=np.ones((5, 2))),
+        Spread(floor=-1.0),
+        None,
+    ],
+)
+def test_a_metric_that_gives_no_spread_is_told_what_is_expected(gaussian, spread):
+    metric = Pixels()
+    metric.at = lambda inputs, targets: spread
+    with pytest.raises(ValueError, match=r"scale \(6,\) or \(2, 6\), factor \(6, q\)"):
+        ni.invert(gaussian[0], np.zeros((2, 2)), LevenbergMarquardt(metric=metric))
+
+
+class Unfit:
+    """A metric that cannot learn."""
+
+    def at(self, inputs, targets):
+        return Spread()
+
+
+class Quiet(Unfit):
+    """A metric whose fit returns nothing."""
+
+    def fit(self, forward, inputs, start):
+        self.learned = len(inputs)
+
+
+def test_a_metric_needs_fit_but_nothing_that_it_returns(gaussian):
+    forward, inputs = gaussian
+    with pytest.raises(ValueError, match="object with fit and at"):
+        LevenbergMarquardt(metric=Unfit())
+    method = LevenbergMarquardt(metric=Quiet()).fit(forward, inputs[:9])
+    assert ni.invert(forward, np.ones((1, 2)), method, bounds=None).converged.all()
+    assert method.metric.learned == 9
+
+
+def test_what_was_fitted_for_another_network_says_so(gaussian):
+    forward, inputs = gaussian
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    for method in (LevenbergMarquardt(), ni.GradientInversion(steps=1)):
+        with pytest.raises(ValueError, match=r"shape \(6,\), and this network takes"):
+            ni.invert(other, np.zeros((1, 2)), method.fit(forward, inputs))
