@@ -194,6 +194,32 @@ def test_a_folder_of_something_else_or_of_another_run_is_refused(tmp_path):
         command.main(arguments(out))
 
 
+def test_what_is_damaged_or_cannot_be_is_named(tmp_path):
+    out, letter = tmp_path / "results", tmp_path / "letter.txt"
+    letter.write_text("Dear,reader")
+    blank = arguments(out, ["blank"])
+    command.main(blank)
+    (unit,) = (out / "units").glob("*.npz")
+    for content in (unit.read_bytes()[:99], b"", b"no archive"):
+        unit.write_bytes(content)
+        with pytest.raises(SystemExit, match="500.npz is damaged .*: delete it"):
+            command.main(blank)
+    (out / "configuration.json").write_text("[1]")
+    with pytest.raises(SystemExit, match="configuration.json is damaged"):
+        command.main(blank)
+    with pytest.raises(SystemExit, match="letter.txt"):
+        command.main(arguments(letter / "results"))
+    letter.write_text("Dear,reader\nof,mine")
+    with pytest.raises(ValueError, match="no table of a benchmark"):
+        benchmark.load(letter)
+
+
+def test_a_selection_without_an_answer_says_so(tmp_path):
+    wide = ["--networks", "cnn", "--taps", "first hidden"]
+    with pytest.raises(SystemExit, match="None of these methods"):
+        command.main([*wide, *arguments(tmp_path, ["Levenberg-Marquardt"])])
+
+
 def test_plans_that_overlap_ask_for_nothing_twice():
     plan = SMALL["plans"][0]
     units = units_of([plan, plan | {"taps": ("logits", "softmax")}], seeds=2)

@@ -83,10 +83,15 @@ def main(arguments: list[str]) -> None:
     units = units_of([plan | axes for plan in size["plans"]], size["seeds"])
     try:
         run(units, size["images"], out, command_of(options.full, axes))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("Interrupted. The same command goes on from here.")
+    if not (out / "table.csv").exists():
+        sys.exit(
+            "None of these methods has an answer for these taps, so there is no table "
+            "(second-order search, for one, needs a tap of few outputs)."
+        )
     print(summary(load(out / "table.csv")))
     print(f"\nEverything, with its provenance: {out / 'table.csv'}")
 

@@ -12,7 +12,7 @@ import numpy as np
 from netinvert.benchmark.contestants import METHODS
 from netinvert.benchmark.plans import DENSE, TAPS, VALIDATION
 from netinvert.benchmark.statistics import interval
-from netinvert.benchmark.storage import claimed, whole
+from netinvert.benchmark.storage import arrays_in, claimed, whole
 
 RIVAL = "k-NN mean"  # the best baseline, with which every method is compared
 UNIT = ("network", "training_seed", "tap", "method", "pairs")
@@ -52,9 +52,16 @@ def load(path: str | Path) -> list[dict]:
     list of dict
         One for each row: numbers as numbers, with NaN where a cell is empty, and
         "training_seed" a number or "all".
+
+    Raises
+    ------
+    ValueError
+        If the file holds another table.
     """
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    if rows and not rows[0].keys() >= set(COLUMNS):
+        raise ValueError(f"{path} is no table of a benchmark, such as its table.csv")
     for row in rows:
         row |= {name: int(row[name]) for name in COUNTS}
         row |= {name: float(row[name] or "nan") for name in NUMBERS}
@@ -137,8 +144,7 @@ def read_units(out: Path) -> dict[tuple, dict]:
     """All units that are done, sorted, by what they are."""
     units = {}
     for path in (out / "units").glob("*.npz"):
-        with np.load(path, allow_pickle=False) as arrays:
-            unit = dict(arrays)
+        unit = arrays_in(path)
         if unit:  # empty where a method has nothing to offer
             units[tuple(map(str, unit["unit"]))] = unit
     yardsticks = {}

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import time
+import zipfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -46,11 +47,21 @@ def kept(path: Path, train: Callable, build: Callable) -> tuple[keras.Model, flo
             seconds = time.process_time() - started
             with whole(path, "wb") as file:
                 np.savez(file, seconds, *weights)
-    with np.load(path) as arrays:
-        seconds, *weights = arrays.values()
+    seconds, *weights = arrays_in(path).values()
     model = build()
     model.set_weights(weights)
     return model, float(seconds)
+
+
+def arrays_in(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a file that a run has left, by name."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): delete it, and give the same command again"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -94,7 +105,13 @@ def check_folder(out: Path, images: int) -> None:
         if not path.exists():
             with whole(path) as file:
                 json.dump(now, file, indent=1)
-    then = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        then = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}), so nobody knows how its results were made: "
+            "choose another --out"
+        ) from error
     if then != now:
         different = [
             f"{key} {then.get(key)!r} there, {now.get(key)!r} now"
