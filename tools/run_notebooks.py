@@ -29,7 +29,8 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-INSTALL_LINE = re.compile(r"%pip install -q git\+\S*")
+# Where a notebook names the repository, for readers on Colab.
+ADDRESS = re.compile(r"(%pip install -q git\+|git clone -q )\S+")
 # What TensorFlow's C++ side writes when it starts, whatever its log level.
 STARTUP_MESSAGE = re.compile(
     r"WARNING: All log messages before absl::InitializeLog"
@@ -45,10 +46,15 @@ def all_notebooks() -> list[Path]:
     return sorted(folder.glob("*.ipynb")) + sorted(folder.glob("solutions/*.ipynb"))
 
 
-def install_line() -> str:
-    """What a Colab reader runs first, with the address from _config.yml."""
+def address() -> str:
+    """The repository's, from _config.yml."""
     settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
-    return f"%pip install -q git+{settings['repository']['url']}"
+    return settings["repository"]["url"]
+
+
+def install_line() -> str:
+    """What a Colab reader runs first."""
+    return f"%pip install -q git+{address()}"
 
 
 def unexpected_stderr(outputs: list) -> str:
@@ -102,7 +108,7 @@ def execute(path: Path) -> nbformat.NotebookNode:
     stored = [cell.outputs for cell in code_cells]
     for cell in code_cells:
         cell.outputs, cell.execution_count = [], None
-        cell.source = INSTALL_LINE.sub(install_line(), cell.source)
+        cell.source = ADDRESS.sub(rf"\g<1>{address()}", cell.source)
     NotebookClient(
         notebook,
         timeout=CELL_SECONDS,
