@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib import colormaps, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
 from netinvert.metrics import mean_and_interval
@@ -141,17 +142,19 @@ def compare(
         raise ValueError(f"captions for {list(captions)}, but rows for {list(rows)}")
     margin = 2 * EDGE + 0.09 * max(len(word) for label in rows for word in _wrap(label))
     captioned = [label in captions for label in rows]
-    figure, grid = _grid(captioned, across, margin, titles is not None)
-    for axes, (label, images) in zip(grid, rows.items(), strict=True):
-        axes[0].set_ylabel(
-            "\n".join(_wrap(label)), rotation=0, ha="right", va="center", labelpad=4
-        )
+    axes, corners, cell = _paper(captioned, across, margin, titles is not None)
+    middles = corners[0, :, 0] + (cell - CELL_GAP) / 2
+    top = corners[0, 0, 1] + cell - CELL_GAP + 0.04
+    for middle, text in zip(middles, _texts(titles, across), strict=True):
+        axes.text(middle, top, text, ha="center", va="bottom")
+    for places, (label, images) in zip(corners, rows.items(), strict=True):
+        left, bottom = places[0]
+        centre = left - 0.06, bottom + (cell - CELL_GAP) / 2
+        axes.text(*centre, "\n".join(_wrap(label)), ha="right", va="center")
         below = _texts(captions.get(label), across)
-        for one, image, text in zip(axes, images, below, strict=True):
-            _draw_image(one, image, bounds, text)
-    for one, text in zip(grid[0], _texts(titles, across), strict=True):
-        one.set_title(text, pad=3)
-    return figure
+        for place, image, text in zip(places, images, below, strict=True):
+            _draw_image(axes, place, cell, image, bounds, text)
+    return axes.figure
 
 
 def vectors(
@@ -337,52 +340,49 @@ def inversion_figure(result) -> Picture:
     bounds = min(0.0, inputs.min()), max(1.0, inputs.max())
     across = min(8, len(inputs))
     captioned = [True] * -(-len(inputs) // across)
-    figure, grid = _grid(captioned, across, EDGE, titles=False)
-    for axes in grid.ravel()[len(inputs) :]:
-        axes.set_axis_off()
-    for axes, image, error in zip(grid.ravel(), inputs, errors, strict=False):
-        _draw_image(axes, image, bounds, error)
-    return figure
+    axes, corners, cell = _paper(captioned, across, EDGE, titles=False)
+    places = corners.reshape(-1, 2)[: len(inputs)]
+    for place, image, error in zip(places, inputs, errors, strict=True):
+        _draw_image(axes, place, cell, image, bounds, error)
+    return axes.figure
 
 
-def _grid(captioned, across, margin, titles) -> tuple[Picture, np.ndarray]:
-    """Lay out square cells for images.
+def _paper(captioned, across, margin, titles) -> tuple[Axes, np.ndarray, float]:
+    """Lay out square cells for images on one sheet, measured in inches.
 
     ``captioned`` says for each row whether text stands below it, ``margin`` how
     many inches on the left are for labels, ``titles`` whether text stands on top.
+    Returns the axes, the lower left corner of every cell and the side of a cell.
+    One sheet for all images: axes for each would take ten times as long to draw.
     """
     cell = min(LARGEST_CELL, (WIDTH - margin - EDGE) / across)
     heights = [cell + EDGE + CAPTION_HEIGHT * below for below in captioned]
     width = margin + across * cell + EDGE
     height = EDGE + CAPTION_HEIGHT * titles + sum(heights)
-    size = min(10, 26 * cell)
-    letters = {"axes.titlesize": size, "axes.labelsize": size}
-    with style.context(["default", STYLE, letters]):
-        figure = Picture(figsize=(width, height))
-        grid = figure.subplots(len(heights), across, squeeze=False)
-    tops = sum(heights) - np.cumsum([0, *heights[:-1]])
-    for top, row in zip(tops, grid, strict=True):
-        for column, axes in enumerate(row):
-            left, bottom = margin + column * cell, top - cell
-            side = cell - CELL_GAP
-            axes.set_position(
-                [left / width, bottom / height, side / width, side / height]
-            )
-    return figure, grid
+    with style.context(["default", STYLE, {"font.size": min(10, 26 * cell)}]):
+        axes = Picture(figsize=(width, height)).add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(0, height), autoscale_on=False)
+    axes.set_axis_off()
+    lefts = margin + cell * np.arange(across)
+    bottoms = sum(heights) - np.cumsum([0, *heights[:-1]]) - cell
+    return axes, np.stack(np.meshgrid(lefts, bottoms), axis=-1), cell
 
 
-def _draw_image(axes, image, bounds, caption) -> None:
+def _draw_image(axes, place, cell, image, bounds, caption) -> None:
+    (left, bottom), side = place, cell - CELL_GAP
     low, high = bounds
     shade = (image - low) / (high - low)
     inside = np.clip(shade, 0, 1)
+    extent = (left, left + side, bottom, bottom + side)
+    look = {"extent": extent, "aspect": "auto", "interpolation": "nearest"}
     if image.shape[-1] == 1:
         shown = np.where(abs(shade - inside) > OUTSIDE, shade, inside)
-        axes.imshow(shown[..., 0], cmap=INK, vmin=0, vmax=1, interpolation="nearest")
+        axes.imshow(shown[..., 0], cmap=INK, vmin=0, vmax=1, **look)
     else:
-        axes.imshow(inside, interpolation="nearest")
-    axes.set(xticks=[], yticks=[])
-    axes.set_xlabel(caption, labelpad=2)
-    axes.spines[:].set(visible=True, color="#C8C8C8", linewidth=0.6)
+        axes.imshow(inside, **look)
+    frame = {"facecolor": "none", "edgecolor": "#C8C8C8", "linewidth": 0.6}
+    axes.add_patch(Rectangle(place, side, side, **frame))
+    axes.text(left + side / 2, bottom - 0.03, caption, ha="center", va="top")
 
 
 def _look(number: int) -> dict:
