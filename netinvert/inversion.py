@@ -284,6 +284,11 @@ def find_output(function, shape) -> np.ndarray:
             f"the forward network must map a batch to a batch, but for 1 input it "
             f"gave an output of shape {output.shape}"
         )
+    if output.dtype.name == "bfloat16":
+        raise ValueError(
+            "the forward network's outputs are of type bfloat16, whose three digits "
+            'are too few to follow: give its last layer dtype="float32"'
+        )
     if not np.issubdtype(output.dtype, np.floating):
         raise ValueError(
             f"the forward network's outputs are of type {output.dtype}, which has no "

@@ -59,7 +59,9 @@ class LevenbergMarquardt:
     whose last layer has or is that ReLU, the search sees the values before it, takes
     those zeros as inequalities, and most targets converge. In other networks it
     cannot see how to turn on a unit that is off: then a target may end where its
-    error falls no more, and ``converged`` tells.
+    error falls no more, and ``converged`` tells. Nor can it leave a start where the
+    network has no slope at all, such as 0 in a ReLU network without biases: begin
+    at "noise" there.
 
     A metric is an object with ``fit(forward, inputs, start)``, called after the
     start has been fitted, and ``at(inputs, targets)``, which returns the

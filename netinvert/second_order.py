@@ -1,9 +1,8 @@
 """Second-order search: damped Gauss-Newton steps for a whole batch of targets.
 
-A step solves J dx = y - f(x), as far as the damping lets it: dx = M J' u, where
-(J M J' + damping) u = y - f(x) is a system of only as many equations as f has
-outputs. M is the metric; see :mod:`netinvert.metric`. (Levenberg 1944; Marquardt
-1963; Nocedal & Wright 2006, chapter 10.)
+What one step is stands in :mod:`netinvert.damped_step`; here, which steps are kept,
+how the damping follows, and when a target leaves the batch. (Levenberg 1944;
+Marquardt 1963; Nocedal & Wright 2006, chapter 10.)
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from netinvert.damped_step import apply_metric, jacobian_of, propose
 from netinvert.inversion import join_histories
 from netinvert.models import as_function
 from netinvert.search import HALVES_PAY_FROM, RECORDED_INPUTS, RECORDED_STEPS
-from netinvert.tapping import ACTIVATED_LAYERS, PreActivation, and_then, calls_in
+from netinvert.tapping import before_relu
 
 FIRST_DAMPING, MOST_DAMPING = 1.0, 1e6  # in units of the mean diagonal of J M J'
 TRIALS = 3  # of each Jacobian: a trial is one run of f, the Jacobian costs one a row
 METRIC_STEPS = 4  # Jacobians after which, in a box, values move independently
 STALLED = 0.99  # of the error left by a Jacobian's trials: it falls no more
-UNROLLED = 16  # outputs up to which each row of the Jacobian is a part of the graph
 LARGEST_JACOBIAN = 2**23  # numbers held at once; more targets take turns
 
 
@@ -221,32 +220,6 @@ def compile_second_order(forward, parametrization, shape):
     return lambda *task: compiled.get_concrete_function(*task)(*task)
 
 
-def before_relu(forward):
-    """The part of a network before the ReLU it ends in, and whether it ends in one.
-
-    Where a unit is off, its ReLU has no slope, and hides how far the unit is from
-    being on.
-    """
-    if not (isinstance(forward, keras.Model) and getattr(forward, "inputs", None)):
-        return forward, False
-    last = calls_in(forward)[0]
-    layer = last.operation
-    rectifies = getattr(layer, "activation", None) is keras.activations.relu
-    if isinstance(layer, ACTIVATED_LAYERS) and rectifies:
-        head = PreActivation(layer, dtype=layer.dtype_policy, name="before_relu")
-        return and_then(forward, last, head), True
-    if plain_relu(layer) or (isinstance(layer, keras.layers.Activation) and rectifies):
-        return keras.Model(forward.inputs[0], last.input_tensors[0]), True
-    return forward, False
-
-
-def plain_relu(layer) -> bool:
-    """Whether a layer is a ReLU that neither leaks nor saturates."""
-    if not isinstance(layer, keras.layers.ReLU):
-        return False
-    return not layer.negative_slope and not layer.threshold and layer.max_value is None
-
-
 def looks(state: State):
     """What the history keeps of a state."""
     return state.errors, state.codes[:RECORDED_INPUTS]
@@ -265,75 +238,3 @@ def matched(residuals, targets):
     return tf.reduce_max(tf.abs(residuals), axis=1) <= (
         2 * epsilon * tf.maximum(largest, 1)
     )
-
-
-def jacobian_of(outputs_of, codes, size: int):
-    """Derivatives (N, k, n) of outputs (N, k) by codes (N, n), row by row."""
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(codes)
-        outputs = outputs_of(codes)
-
-    def row(index):
-        choice = tf.one_hot(tf.fill([tf.shape(codes)[0]], index), size)
-        gradient = tape.gradient(outputs, codes, tf.cast(choice, codes.dtype))
-        if gradient is None:
-            raise ValueError(
-                "no gradient reaches the inputs: the forward function must be "
-                "built from differentiable TensorFlow or Keras operations"
-            )
-        return gradient
-
-    if size <= UNROLLED:
-        return tf.stack([row(index) for index in range(size)], axis=1)
-    rows = tf.map_fn(row, tf.range(size), fn_output_signature=codes.dtype)
-    return tf.transpose(rows, (1, 0, 2))
-
-
-def apply_metric(jacobian, scale, factor, floor, whole):
-    """J M of Jacobians (N, k, n), in their shape; or of the diagonal of M only."""
-    if scale is None and factor is None:
-        return jacobian  # the damping goes with the metric, so that 1 is as good as any
-    steered = jacobian if scale is None else jacobian * scale[:, None]
-    if factor is not None:
-        diagonal = floor + tf.reduce_sum(tf.square(factor), axis=1)
-
-        def correlated():
-            narrow = tf.tensordot(steered, factor, 1)
-            return floor * steered + tf.tensordot(narrow, tf.transpose(factor), 1)
-
-        given = steered
-        steered = tf.cond(whole, correlated, lambda: given * diagonal)
-    return steered if scale is None else steered * scale[:, None]
-
-
-def propose(jacobian, steered, gram, unit, box, state: State):
-    """Take the damped step x + M J' u, within the box.
-
-    The box holds back some values, and their share of the step is up to the others:
-    a step of a semismooth Newton iteration for u, which is exact where the values
-    held back are those that were (in ``gram``, which is returned for the next time).
-    """
-    codes, residuals = state.codes, state.residuals
-    level = (state.damping * unit)[:, None]
-    force = solve_damped(gram, level, residuals)
-    moved = codes + along(force, steered)
-    if box is None:
-        return moved, gram
-    inside = tf.clip_by_value(moved, box[0], box[1])
-    free = tf.cast(inside == moved, moved.dtype)
-    gram = tf.matmul(jacobian * free[:, None], steered, transpose_b=True)
-    missing = residuals - tf.linalg.matvec(jacobian, inside - codes) - level * force
-    force += solve_damped(gram, level, missing)
-    return tf.clip_by_value(codes + along(force, steered), box[0], box[1]), gram
-
-
-def solve_damped(gram, level, residuals):
-    """Solve (gram + level) u = residuals for u (N, k)."""
-    gram = tf.where(tf.math.is_finite(gram), gram, 0)  # or TensorFlow stops here
-    gram += tf.linalg.diag(level * tf.ones_like(residuals))
-    return tf.linalg.solve(gram, residuals[..., None])[..., 0]
-
-
-def along(force, steered):
-    """M J' u, (N, n)."""
-    return tf.matmul(force[:, None], steered)[:, 0]

@@ -228,3 +228,29 @@ class PreActivation(keras.layers.Wrapper):
         vars(linear).update(vars(self.layer))
         vars(linear)["activation"] = keras.activations.linear
         return linear.call(inputs)
+
+
+def before_relu(forward):
+    """The part of a network before the ReLU it ends in, and whether it ends in one.
+
+    Where a unit is off, its ReLU has no slope, and hides how far the unit is from
+    being on.
+    """
+    if not (isinstance(forward, keras.Model) and getattr(forward, "inputs", None)):
+        return forward, False
+    last = calls_in(forward)[0]
+    layer = last.operation
+    rectifies = getattr(layer, "activation", None) is keras.activations.relu
+    if isinstance(layer, ACTIVATED_LAYERS) and rectifies:
+        head = PreActivation(layer, dtype=layer.dtype_policy, name="before_relu")
+        return and_then(forward, last, head), True
+    if plain_relu(layer) or (isinstance(layer, keras.layers.Activation) and rectifies):
+        return keras.Model(forward.inputs[0], last.input_tensors[0]), True
+    return forward, False
+
+
+def plain_relu(layer) -> bool:
+    """Whether a layer is a ReLU that neither leaks nor saturates."""
+    if not isinstance(layer, keras.layers.ReLU):
+        return False
+    return not layer.negative_slope and not layer.threshold and layer.max_value is None

@@ -157,7 +157,7 @@ FAULTS = [
     ),
     Fault(
         "second order: the box gives nothing to the others",
-        "netinvert/second_order.py",
+        "netinvert/damped_step.py",
         swap("    force += solve_damped(gram, level, missing)\n", ""),
         "tests/test_levenberg_marquardt.py -k box",
     ),

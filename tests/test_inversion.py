@@ -167,6 +167,16 @@ def test_class_numbers_are_not_outputs_to_invert():
         )
 
 
+def test_outputs_of_too_few_digits_are_refused():
+    with pytest.raises(ValueError, match='bfloat16.*dtype="float32"'):
+        ni.invert(
+            lambda batch: tf.cast(linear(batch), "bfloat16"),
+            np.zeros((1, 4)),
+            ni.GradientInversion(),
+            input_shape=(3,),
+        )
+
+
 def test_a_network_with_two_outputs_is_refused():
     inputs = keras.Input((3,))
     both = [keras.layers.Dense(2)(inputs), keras.layers.Dense(2)(inputs)]

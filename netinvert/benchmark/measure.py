@@ -16,7 +16,7 @@ import tensorflow as tf
 from netinvert import metrics
 from netinvert.benchmark.contestants import METHODS, Task
 from netinvert.benchmark.plans import TAPS, VALIDATION, Unit
-from netinvert.benchmark.storage import claimed, kept, whole
+from netinvert.benchmark.storage import arrays_in, claimed, kept, whole
 from netinvert.data import load_mnist
 from netinvert.inverse_training import outputs_of
 from netinvert.inversion import invert
@@ -87,8 +87,7 @@ def chosen(unit: Unit, task: Task, candidates: dict, images: int, out: Path) -> 
     if unit.training_seed > 0:
         first = replace(unit, training_seed=0)
         finish(first, images, out)
-        with np.load(first.path(out)) as arrays:
-            return str(arrays["setting"])
+        return str(arrays_in(first.path(out))["setting"])
     truth = load_mnist()[1][0][VALIDATION]
     targets = outputs_of(as_function(task.forward), truth)
 

@@ -48,6 +48,8 @@ FULL = {
         {**FEWER, **ALL, "pairs": (500,)},  # what the small run does, too
         {**FEWER, "methods": LEARNED, "pairs": (100, 2000)},
         {"networks": ("mlp",), "taps": ("last hidden", "softmax"), **ALL},
+        {"networks": OTHERS, "taps": ("first hidden",), **ALL},
+        {"networks": OTHERS, "taps": ("last hidden", "softmax"), **ALL},
     ],
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -71,9 +72,17 @@ def load(path: str | Path) -> list[dict]:
 
 
 def load_provenance(path: str | Path) -> dict:
-    """Read where a table comes from: commands, versions, machine, images, seeds."""
+    """Read where a table comes from: commands, versions, machine, images, seeds.
+
+    Raises
+    ------
+    ValueError
+        If the file holds no table of a benchmark.
+    """
     with open(path, encoding="utf-8") as file:
         lines = [line[1:] for line in file if line.startswith("#")]
+    if not lines:
+        raise ValueError(f"{path} is no table of a benchmark, such as its table.csv")
     return json.loads("".join(lines))
 
 
@@ -97,8 +106,14 @@ def load_values(path: str | Path, metric: str, **unit) -> np.ndarray:
     Raises
     ------
     ValueError
-        If no unit is like that, or there is no such metric or key.
+        If no unit is like that, there is no such metric or key, or the file holds
+        something else.
     """
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{path} holds no values of a benchmark, such as the values.npz beside "
+            "its table.csv"
+        )
     with np.load(path, allow_pickle=False) as arrays:
         units = arrays["units"]
         if metric not in arrays or metric == "units" or set(unit) - set(UNIT):
@@ -145,6 +160,8 @@ def read_units(out: Path) -> dict[tuple, dict]:
     units = {}
     for path in (out / "units").glob("*.npz"):
         unit = arrays_in(path)
+        if unit and "unit" not in unit:
+            raise ValueError(f"{path} is no result of a benchmark: remove it")
         if unit:  # empty where a method has nothing to offer
             units[tuple(map(str, unit["unit"]))] = unit
     yardsticks = {}
