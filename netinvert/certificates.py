@@ -20,6 +20,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from numbers import Rational
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,6 +131,8 @@ def verify(certificate: Certificate, layers: Sequence[Layer]) -> str:
     for name, pixels in {"first": first, "second": second}.items():
         if len(pixels) != math.prod(shape):
             raise Refused(f"the {name} input has not the shape {shape}")
+        if not all(isinstance(pixel, Rational) for pixel in pixels):
+            raise Refused(f"the {name} input holds other numbers than fractions")
         if not all(certificate.low <= pixel <= certificate.high for pixel in pixels):
             raise Refused(f"the {name} input leaves the box")
         if exact_values(layers, pixels, shape) != certificate.values:

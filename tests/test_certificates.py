@@ -164,6 +164,7 @@ def test_one_third_is_not_rounded():
         ({"second": (Fraction(-1), Fraction(2))}, "second input leaves the box"),
         ({"high": HALF}, "second input leaves the box"),
         ({"second": (Fraction(1),)}, "has not the shape"),
+        ({"first": (0.5, HALF)}, "first input holds other numbers than fractions"),
         ({"network": "0" * 64}, "other weights or layers"),
         ({"shape": (-1, -2)}, "is no shape"),
         ({"shape": (2.0,)}, "is no shape"),
