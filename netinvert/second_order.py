@@ -214,10 +214,22 @@ def compile_second_order(forward, parametrization, shape):
         )
         return state, gram
 
-    compiled = tf.function(advance, reduce_retracing=True, autograph=False)
+    compiled = tf.function(advance, autograph=False)
+
     # TensorFlow counts traces by a function's name, and would warn a reader who
     # inverts five networks; only calls of the function itself are counted.
-    return lambda *task: compiled.get_concrete_function(*task)(*task)
+    def search(*task):
+        batch = map(any_batch, task[:3])  # codes, targets and scale
+        return compiled.get_concrete_function(*batch, *task[3:])(*task)
+
+    return search
+
+
+def any_batch(tensor):
+    """Describe a tensor but for how many targets it is for: one trace serves all."""
+    if tensor is None:
+        return tensor
+    return tf.TensorSpec((None, tensor.shape[1]), tensor.dtype)
 
 
 def looks(state: State):
