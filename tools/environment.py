@@ -16,6 +16,8 @@ SETTINGS = {
     "TF_NUM_INTRAOP_THREADS": "2",
     "TF_NUM_INTEROP_THREADS": "2",
     "OMP_NUM_THREADS": "2",
+    # NumPy's threads wait for each other at full speed: on busy cores one is faster
+    "OPENBLAS_NUM_THREADS": "1",
     # no messages from TensorFlow's start and no progress bars in stored outputs
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TQDM_DISABLE": "1",
