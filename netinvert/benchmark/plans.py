@@ -49,7 +49,6 @@ FULL = {
         {**FEWER, "methods": LEARNED, "pairs": (100, 2000)},
         {"networks": ("mlp",), "taps": ("last hidden", "softmax"), **ALL},
         {"networks": OTHERS, "taps": ("first hidden",), **ALL},
-        {"networks": OTHERS, "taps": ("last hidden", "softmax"), **ALL},
     ],
 }
 
