@@ -53,7 +53,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m netinvert.benchmark", description=description
     )
-    parser.add_argument("--full", action="store_true", help="hours instead of seconds")
+    parser.add_argument("--full", action="store_true", help="an hour or two, not a minute")
     for option, known in (
         ("networks", TAPS),
         ("taps", DENSE),
