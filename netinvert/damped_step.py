@@ -8,6 +8,7 @@ outputs. M is the metric; see :mod:`netinvert.metric`. (Levenberg 1944; Marquard
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 UNROLLED = 16  # outputs up to which each row of the Jacobian is a part of the graph
@@ -60,7 +61,7 @@ def propose(jacobian, steered, gram, unit, box, state):
     held back are those that were (in ``gram``, which is returned for the next time).
     """
     codes, residuals = state.codes, state.residuals
-    level = (state.damping * unit)[:, None]
+    level = solvable((state.damping * unit)[:, None])
     force = solve_damped(gram, level, residuals)
     moved = codes + along(force, steered)
     if box is None:
@@ -71,6 +72,16 @@ def propose(jacobian, steered, gram, unit, box, state):
     missing = residuals - tf.linalg.matvec(jacobian, inside - codes) - level * force
     force += solve_damped(gram, level, missing)
     return tf.clip_by_value(codes + along(force, steered), box[0], box[1]), gram
+
+
+def solvable(level):
+    """The damping, or 1 where no slope or one beyond all bounds leaves none.
+
+    There any will do: the step goes nowhere, or is refused. With none TensorFlow
+    would stop, and the other targets with it.
+    """
+    least = np.finfo(level.dtype.as_numpy_dtype).tiny
+    return tf.where(tf.math.is_finite(level) & (level >= least), level, 1)
 
 
 def solve_damped(gram, level, residuals):

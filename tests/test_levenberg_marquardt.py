@@ -7,6 +7,7 @@ import tensorflow as tf
 from scipy.optimize import lsq_linear
 
 import netinvert as ni
+from netinvert.damped_step import solvable
 from netinvert.decoders import train_autoencoder
 from netinvert.metric import Spread
 from netinvert.second_order import TRIALS
@@ -387,3 +388,26 @@ def test_whoever_inverts_many_networks_is_not_told_that_tracing_is_expensive(cap
             method = ni.LevenbergMarquardt(start=np.zeros(size))
             ni.invert(tf.tanh, np.zeros((1, size)) + 0.1, method, input_shape=(size,))
     assert not caplog.records
+
+
+def test_a_target_without_slopes_does_not_stop_the_others():
+    def hidden(batch):  # a ReLU that the search cannot look behind
+        return tf.nn.relu(3 * batch - [1.0, 0.0])
+
+    def kinked(batch):  # of infinite slope at 0, where the second search begins
+        return tf.sqrt(tf.abs(batch))
+
+    for function, targets, starts in [
+        (hidden, [[1.0, 1.5], [0.0, 1.5]], [[0.5, 0.1], [0.4, 0.0]]),
+        (kinked, [[0.5, 0.5], [0.5, 0.5]], [[0.5, 0.5], [0.0, 0.0]]),
+    ]:
+        method = ni.LevenbergMarquardt(start=np.array(starts))
+        result = ni.invert(function, targets, method, bounds=None, input_shape=(2,))
+        assert result.converged[0]
+        assert np.isfinite(result.inputs).all()
+
+
+def test_damping_is_never_lost_to_underflow():
+    least = np.finfo("float32").tiny
+    level = tf.constant([[0.0], [least / 8], [np.inf], [np.nan], [least], [2.0]])
+    np.testing.assert_array_equal(solvable(level)[:, 0], [1, 1, 1, 1, least, 2])
