@@ -53,7 +53,9 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m netinvert.benchmark", description=description
     )
-    parser.add_argument("--full", action="store_true", help="an hour or two, not a minute")
+    parser.add_argument(
+        "--full", action="store_true", help="an hour or two, not a minute"
+    )
     for option, known in (
         ("networks", TAPS),
         ("taps", DENSE),
