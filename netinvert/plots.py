@@ -133,8 +133,11 @@ def compare(
         If the rows hold no images, differ in length or are more than 16 wide,
         if a value is not finite, or if captions or titles do not fit.
     """
-    rows = {label: np.asarray(images) for label, images in rows.items()}
-    captions = dict(captions or {})
+    rows = _rows_of(rows)
+    captions = {} if captions is None else captions
+    if not isinstance(captions, Mapping):
+        raise ValueError(f"captions must be a dict of label to texts, got {captions!r}")
+    _check_range(bounds)
     across = _count_columns(rows)
     for label, images in rows.items():
         _check_images(label, images)
@@ -183,7 +186,7 @@ def vectors(
         If the rows are no vectors, differ in shape or are more than 16, if a
         value is not finite, or if names or titles do not fit.
     """
-    rows = {label: np.asarray(values) for label, values in rows.items()}
+    rows = _rows_of(rows)
     panels = _count_columns(rows)
     shapes = {values.shape for values in rows.values()}
     if len(shapes) > 1 or any(len(shape) != 2 for shape in shapes):
@@ -408,6 +411,28 @@ def _texts(values, count: int) -> list[str]:
     if len(values) != count:
         raise ValueError(f"{count} captions or titles are needed, got {len(values)}")
     return [v if isinstance(v, str) else f"{v:.3g}" for v in values]
+
+
+def _rows_of(rows) -> dict[str, np.ndarray]:
+    if not isinstance(rows, Mapping):
+        raise ValueError(
+            "what to draw must be a dict of label to array, such as "
+            f'{{"originals": images}}; got {type(rows).__name__}'
+        )
+    return {label: np.asarray(values) for label, values in rows.items()}
+
+
+def _check_range(bounds) -> None:
+    try:
+        low, high = map(float, bounds)
+        fits = np.isfinite([low, high]).all() and low != high
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            "bounds must be two different numbers, the values of white and of black; "
+            f"got {bounds!r}"
+        )
 
 
 def _count_columns(rows) -> int:

@@ -166,6 +166,10 @@ def test_pictures_are_opaque_and_fit_the_column(images):
         ({"a": np.zeros((2, 8, 8, 1))}, {"captions": {"b": [1, 2]}}, r"\['b'\]"),
         ({"a": np.zeros((2, 8, 8, 1))}, {"titles": ["one"]}, "2 captions or titles"),
         ({}, {}, r"got \{\}"),
+        (np.zeros((2, 8, 8, 1)), {}, "dict of label to array.*got ndarray"),
+        ({"a": np.zeros((2, 8, 8, 1))}, {"captions": ["x", "y"]}, "captions must be a"),
+        ({"a": np.zeros((2, 8, 8, 1))}, {"bounds": (1, 1)}, "two different numbers"),
+        ({"a": np.zeros((2, 8, 8, 1))}, {"bounds": None}, "two different numbers"),
     ],
 )
 def test_a_grid_that_cannot_be_drawn_is_refused(rows, options, message):
