@@ -158,6 +158,8 @@ def exact_values(
     for layer in layers:
         try:
             values, below = step(layer, values, below)
+        except Refused:
+            raise
         except ValueError as error:
             raise Refused(f"layer {layer.name!r} takes another shape") from error
         if values.shape != tuple(layer.shape):
@@ -236,7 +238,11 @@ def fingerprint(layers: Sequence[Layer]) -> str:
 def save(certificate: Certificate, path: str | Path) -> None:
     """Write a certificate as JSON; fractions are hexadecimal, such as "3/1f"."""
     content = {"format": FORMAT} | asdict(certificate)
-    Path(path).write_text(json.dumps(content, default=_as_text, indent=0) + "\n")
+    for name in ("values", "first", "second"):  # integers would stay decimal
+        content[name] = tuple(map(_as_text, content[name]))
+    for name in ("low", "high"):
+        content[name] = _as_text(content[name])
+    Path(path).write_text(json.dumps(content, indent=0) + "\n")
 
 
 def load(path: str | Path) -> Certificate:
@@ -270,7 +276,9 @@ def load(path: str | Path) -> Certificate:
         ) from error
 
 
-def _as_text(number: Fraction) -> str:
+def _as_text(number: Rational) -> str:
+    if not isinstance(number, Rational):
+        raise ValueError(f"a certificate holds fractions, not {number!r}")
     # Hexadecimal: Python refuses to read decimal numbers of many thousand digits.
     return f"{number.numerator:x}/{number.denominator:x}"
 

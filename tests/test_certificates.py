@@ -176,6 +176,23 @@ def test_a_false_claim_is_refused_with_the_reason(changes, reason):
         verify(toy_certificate(**changes), toy())
 
 
+def test_an_unknown_kind_of_layer_is_named_as_such():
+    layers = [toy()[0]._replace(kind="tanh")]
+    claim = toy_certificate(network=certificates.fingerprint(layers))
+    with pytest.raises(Refused, match="unknown kind 'tanh'"):
+        verify(claim, layers)
+
+
+def test_what_is_saved_can_be_loaded(tmp_path):
+    integers = toy_certificate(first=(0, 1))
+    save(integers, tmp_path / "integers.json")
+    assert load(tmp_path / "integers.json") == integers
+    assert "Proved" in verify(load(tmp_path / "integers.json"), toy())
+    with pytest.raises(ValueError, match=r"holds fractions, not 0\.5"):
+        save(toy_certificate(first=(0.5, HALF)), tmp_path / "floats.json")
+    assert not (tmp_path / "floats.json").exists()
+
+
 def test_a_keras_model_must_be_written_as_layers_first(network, certificate):
     with pytest.raises(ValueError, match=r"layers_of\(model\).*got Sequential"):
         verify(certificate, network)
