@@ -213,19 +213,33 @@ def test_what_is_damaged_or_cannot_be_is_named(tmp_path):
         command.main(blank)
     with pytest.raises(SystemExit, match="letter.txt"):
         command.main(arguments(letter / "results"))
-    letter.write_text("Dear,reader\nof,mine")
-    for read in (benchmark.load, benchmark.load_provenance):
-        with pytest.raises(ValueError, match="no table of a benchmark"):
-            read(letter)
-    with pytest.raises(ValueError, match="no values of a benchmark"):
-        benchmark.load_values(letter, "psnr")
+    archive = tmp_path / "archive.npz"
+    np.savez(archive, psnr=np.zeros(3))
+    for content in (b"Dear,reader\nof,mine", b"Dear reader", b"", archive.read_bytes()):
+        letter.write_bytes(content)
+        for read in (benchmark.load, benchmark.load_provenance):
+            with pytest.raises(ValueError, match="no table of a benchmark"):
+                read(letter)
+        with pytest.raises(ValueError, match="no values of a benchmark"):
+            benchmark.load_values(letter, "psnr")
+
+
+def test_a_table_that_was_cut_short_is_refused(tmp_path):
+    whole = (RESULTS / "head_to_head.csv").read_text(encoding="utf-8")
+    (tmp_path / "table.csv").write_text(whole[:-60], encoding="utf-8")
+    with pytest.raises(ValueError, match="no table of a benchmark"):
+        benchmark.load(tmp_path / "table.csv")
+    (tmp_path / "table.csv").write_text("# 3\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="no table of a benchmark"):
+        benchmark.load_provenance(tmp_path / "table.csv")
 
 
 def test_a_foreign_file_among_the_results_is_named(tmp_path):
     storage.check_folder(tmp_path, images=7)
-    np.savez(tmp_path / "units" / "mine.npz", np.zeros(3))
-    with pytest.raises(ValueError, match="mine.npz is no result of a benchmark"):
-        results.read_units(tmp_path)
+    for arrays in ({"mine": np.zeros(3)}, {"unit": np.array(["mlp", "0"])}):
+        np.savez(tmp_path / "units" / "mine.npz", **arrays)
+        with pytest.raises(ValueError, match="mine.npz is no result of a benchmark"):
+            results.read_units(tmp_path)
 
 
 def test_a_selection_without_an_answer_says_so(tmp_path):

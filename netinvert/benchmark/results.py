@@ -36,6 +36,7 @@ METRICS = (
     "ssim",
     "accuracy",
 )
+IN_A_UNIT = {"unit", "relative_output_error", "mse", "fit_seconds", "forward_seconds"}
 BEST_PSNR = 100.0  # of a reconstruction equal to its image, which has none
 LEAST_ERROR = 1e-16  # relative; smaller ones are rounding
 
@@ -59,15 +60,23 @@ def load(path: str | Path) -> list[dict]:
     ValueError
         If the file holds another table.
     """
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
-    if rows and not rows[0].keys() >= set(COLUMNS):
-        raise ValueError(f"{path} is no table of a benchmark, such as its table.csv")
-    for row in rows:
-        row |= {name: int(row[name]) for name in COUNTS}
-        row |= {name: float(row[name] or "nan") for name in NUMBERS}
-        if row["training_seed"] != "all":
-            row["training_seed"] = int(row["training_seed"])
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            table = csv.DictReader(line for line in file if not line.startswith("#"))
+            rows = list(table)
+        if not set(table.fieldnames or ()) >= set(COLUMNS):
+            raise ValueError("it has other columns")
+        for row in rows:
+            row |= {name: int(row[name]) for name in COUNTS}
+            row |= {
+                name: float("nan" if row[name] == "" else row[name]) for name in NUMBERS
+            }
+            if row["training_seed"] != "all":
+                row["training_seed"] = int(row["training_seed"])
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} is no table of a benchmark, such as its table.csv: {error}"
+        ) from error
     return rows
 
 
@@ -79,11 +88,14 @@ def load_provenance(path: str | Path) -> dict:
     ValueError
         If the file holds no table of a benchmark.
     """
-    with open(path, encoding="utf-8") as file:
-        lines = [line[1:] for line in file if line.startswith("#")]
-    if not lines:
-        raise ValueError(f"{path} is no table of a benchmark, such as its table.csv")
-    return json.loads("".join(lines))
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line[1:] for line in file if line.startswith("#")]
+        return dict(json.loads("".join(lines)))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} is no table of a benchmark, such as its table.csv: {error}"
+        ) from error
 
 
 def load_values(path: str | Path, metric: str, **unit) -> np.ndarray:
@@ -109,7 +121,7 @@ def load_values(path: str | Path, metric: str, **unit) -> np.ndarray:
         If no unit is like that, there is no such metric or key, or the file holds
         something else.
     """
-    if not zipfile.is_zipfile(path):
+    if not zipfile.is_zipfile(path) or "units" not in arrays_in(path):
         raise ValueError(
             f"{path} holds no values of a benchmark, such as the values.npz beside "
             "its table.csv"
@@ -160,7 +172,7 @@ def read_units(out: Path) -> dict[tuple, dict]:
     units = {}
     for path in (out / "units").glob("*.npz"):
         unit = arrays_in(path)
-        if unit and "unit" not in unit:
+        if unit and not unit.keys() >= IN_A_UNIT:
             raise ValueError(f"{path} is no result of a benchmark: remove it")
         if unit:  # empty where a method has nothing to offer
             units[tuple(map(str, unit["unit"]))] = unit
