@@ -199,7 +199,7 @@ class AutoencoderInversion:
                     self,
                 )
             )
-        return best_of(found)
+        return best_of(found, targets)
 
     def _begin(self, start, forward, targets, **task) -> np.ndarray:
         """Codes (N, k) to begin a search with, as the search sees them."""

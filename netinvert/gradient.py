@@ -151,7 +151,7 @@ class GradientInversion:
                     self,
                 )
             )
-        return best_of(found)
+        return best_of(found, targets)
 
 
 def default_objective(input_shape: tuple[int, ...]) -> Objective:

@@ -133,7 +133,7 @@ class LevenbergMarquardt:
                 input_shape=input_shape,
             )
             found.append(second_order_search(forward, targets, *where, self.steps))
-        return best_of(found)
+        return best_of(found, targets)
 
     def _begin(self, start, forward, targets, **task):
         """Inputs to begin with, their parametrization, metric and bounds."""

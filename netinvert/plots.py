@@ -372,11 +372,13 @@ def _paper(captioned, across, margin, titles) -> tuple[Axes, np.ndarray, float]:
 
 
 def _draw_image(axes, place, cell, image, bounds, caption) -> None:
-    (left, bottom), side = place, cell - CELL_GAP
     low, high = bounds
     shade = (image - low) / (high - low)
     inside = np.clip(shade, 0, 1)
-    extent = (left, left + side, bottom, bottom + side)
+    sides = (cell - CELL_GAP) * np.array([image.shape[1], image.shape[0]])
+    width, height = sides / max(image.shape[:2])
+    left, bottom = place + (cell - CELL_GAP - np.array([width, height])) / 2
+    extent = (left, left + width, bottom, bottom + height)
     look = {"extent": extent, "aspect": "auto", "interpolation": "nearest"}
     if image.shape[-1] == 1:
         shown = np.where(abs(shade - inside) > OUTSIDE, shade, inside)
@@ -384,8 +386,8 @@ def _draw_image(axes, place, cell, image, bounds, caption) -> None:
     else:
         axes.imshow(inside, **look)
     frame = {"facecolor": "none", "edgecolor": "#C8C8C8", "linewidth": 0.6}
-    axes.add_patch(Rectangle(place, side, side, **frame))
-    axes.text(left + side / 2, bottom - 0.03, caption, ha="center", va="top")
+    axes.add_patch(Rectangle((left, bottom), width, height, **frame))
+    axes.text(left + width / 2, place[1] - 0.03, caption, ha="center", va="top")
 
 
 def _look(number: int) -> dict:

@@ -20,6 +20,7 @@ from netinvert.objectives import Objective
 RECORDED_STEPS = 20  # how often a search writes its history
 RECORDED_INPUTS = 16  # and for how many targets it keeps the pictures
 XLA_PAYS_FROM = 200_000  # targets times steps
+ROUNDING = 8  # last digits of the largest output; who is nearer matches as well
 HALVES_PAY_FROM = 128  # targets
 
 
@@ -181,13 +182,20 @@ def convolves(network) -> bool:
     return any("Conv" in type(layer).__name__ for layer in network._flatten_layers())
 
 
-def best_of(found):
-    """Of several searches, keep for each target the one with the least mismatch."""
+def best_of(found, targets):
+    """Of several searches, keep for each target the one with the least mismatch.
+
+    Where several match but for rounding, the first: which of them is less wrong in
+    the last digit depends on the other targets of the batch.
+    """
     inputs, _, history = found[0]
     if len(found) == 1:
         return inputs, history
     mismatches = np.stack([mismatch for _, mismatch, _ in found])
-    best = np.argmin(np.nan_to_num(mismatches, nan=np.inf), axis=0)
+    mismatches = np.nan_to_num(mismatches, nan=np.inf)
+    digit = np.finfo(targets.dtype).eps * np.abs(targets).reshape(len(targets), -1)
+    level = (ROUNDING * digit.max(axis=1)) ** 2
+    best = np.argmin(np.maximum(mismatches, level), axis=0)
     rows = np.arange(len(best))
     inputs = np.stack([inputs for inputs, _, _ in found])[best, rows]
     shown = rows[:RECORDED_INPUTS]

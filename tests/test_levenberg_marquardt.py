@@ -325,6 +325,14 @@ def test_more_starts_find_what_one_does_not():
     assert many.converged.sum() > one.converged.sum()
 
 
+def test_of_two_starts_that_both_fit_neighbours_do_not_decide(digits, forward):
+    method = ni.LevenbergMarquardt(start="noise", restarts=2)
+    targets = forward(digits[1]).numpy()
+    together = ni.invert(forward, targets, method).inputs[:12]
+    alone = [ni.invert(forward, target, method).inputs[0] for target in targets[:12]]
+    np.testing.assert_allclose(together, alone, atol=1e-3)
+
+
 def test_neighbours_that_start_elsewhere_take_their_own_steps():
     def curved(batch):
         return tf.tanh(doubled(batch) / 3)

@@ -51,6 +51,14 @@ def test_every_image_stands_in_its_row_and_column(images):
         assert x < left[row, 0] and bottom[row, 0] < y < top[row, 0]
 
 
+@pytest.mark.parametrize("shape", [(9, 30), (100, 5)])
+def test_an_image_keeps_its_proportions(shape):
+    axes = plots.compare({"": np.zeros((2, *shape, 1))}).axes[0]
+    for image in axes.get_images():
+        left, right, bottom, top = image.get_extent()
+        assert (top - bottom) / (right - left) == pytest.approx(shape[0] / shape[1])
+
+
 def test_ink_is_dark_and_paper_is_white():
     blank, full = np.zeros((1, 8, 8, 1)), np.ones((1, 8, 8, 1))
     middle = [pixels(plots.compare({"": x}))[60, 60] for x in (blank, full)]
