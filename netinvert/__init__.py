@@ -1,15 +1,8 @@
 """Can a neural network be inverted? Methods, judge and certificates for the book."""
 
-from netinvert import (
-    baselines,
-    census,
-    certificates,
-    fibers,
-    metrics,
-    objectives,
-    plots,
-    widgets,
-)
+import importlib
+
+from netinvert import baselines, certificates, metrics, objectives, plots, widgets
 from netinvert.autoencoder import AutoencoderInversion
 from netinvert.data import load_fashion_mnist, load_mnist
 from netinvert.gradient import GradientInversion
@@ -40,3 +33,14 @@ __all__ = [
     "tap",
     "widgets",
 ]
+
+
+def __getattr__(name: str):
+    # Solvers and exact arithmetic take a while to import, and one chapter needs them.
+    if name in ("census", "fibers"):
+        return importlib.import_module(f"netinvert.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
