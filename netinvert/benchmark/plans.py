@@ -49,6 +49,7 @@ FULL = {
         {**FEWER, "methods": LEARNED, "pairs": (100, 2000)},
         {"networks": ("mlp",), "taps": ("last hidden", "softmax"), **ALL},
         {"networks": OTHERS, "taps": ("first hidden",), **ALL},
+        {"networks": OTHERS, "taps": ("last hidden", "softmax"), **ALL},
     ],
 }
 
