@@ -4,7 +4,7 @@ import importlib
 
 from netinvert import baselines, certificates, metrics, objectives, plots, widgets
 from netinvert.autoencoder import AutoencoderInversion
-from netinvert.data import load_fashion_mnist, load_mnist
+from netinvert.data import load_fashion_items, load_fashion_mnist, load_mnist
 from netinvert.gradient import GradientInversion
 from netinvert.inverse_network import InverseNetwork
 from netinvert.inversion import Inversion, Method, invert
@@ -23,6 +23,7 @@ __all__ = [
     "certificates",
     "fibers",
     "invert",
+    "load_fashion_items",
     "load_fashion_mnist",
     "load_mnist",
     "load_model",

@@ -68,6 +68,26 @@ def load_fashion_mnist() -> tuple[Split, Split]:
     return load_keras_data("fashion_mnist", "fashion-mnist/*-ubyte.gz (four files)")
 
 
+def load_fashion_items() -> Split:
+    """Load ten pictures of clothes that come with the package.
+
+    Of each class of Fashion-MNIST, the first in its test set. Enough to ask a network
+    of digits about something that it has never seen, without a network connection.
+
+    Returns
+    -------
+    x, y
+        Ten images, float32 (10, 28, 28, 1) in [0, 1], and their labels 0..9, uint8.
+
+    Raises
+    ------
+    RuntimeError
+        If the file is missing or damaged.
+    """
+    items = read_asset("fashion_items.npz")
+    return as_images(items["x"]), items["y"]
+
+
 def read_asset(name: str) -> dict[str, np.ndarray]:
     """Read the arrays of a file that comes with the package, if it is intact.
 

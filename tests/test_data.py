@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from netinvert import data
-from netinvert.data import load_mnist, read_asset
+from netinvert.data import load_fashion_items, load_mnist, read_asset
 
 TRAIN_LABELS = [3, 8, 1, 0, 4, 0, 9, 3, 4, 9, 3, 2]
 TEST_LABELS = [3, 8, 8, 0, 9, 0, 9, 0, 4, 5, 5, 5]
@@ -99,6 +99,16 @@ def test_the_split_never_changes_and_shares_no_image():
     assert len(np.unique(y_train[:100])) == 10, "the file's order by digit is undone"
     train = {image.tobytes() for image in x_train}
     assert not any(image.tobytes() in train for image in x_test)
+
+
+def test_ten_pieces_of_clothing_come_with_the_package():
+    items, labels = load_fashion_items()
+    assert (items.shape, items.dtype) == ((10, 28, 28, 1), np.float32)
+    assert (items.min(), items.max()) == (0, 1)
+    assert labels.tolist() == list(range(10))
+    ink = items.mean(axis=(1, 2, 3))
+    sandal, sneaker = 5, 7
+    assert set(ink.argsort()[:2]) == {sandal, sneaker}, "low shoes are the smallest"
 
 
 def test_each_label_belongs_to_its_image():
