@@ -117,6 +117,8 @@ def verify(certificate: Certificate, layers: Sequence[Layer]) -> str:
             "verify needs a list of layers, from netinvert.fibers.layers_of(model) or "
             f"written by hand; got {type(layers).__name__}"
         )
+    if not isinstance(certificate, Certificate):
+        raise ValueError(f"verify needs a Certificate, got {certificate!r:.80}")
     names = [layer.name for layer in layers]
     if certificate.layer not in names:
         raise Refused(f"the network has no layer {certificate.layer!r}, only {names}")

@@ -13,6 +13,7 @@ import textwrap
 import time
 import warnings
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -163,7 +164,7 @@ def invert(
             f"method must offer fit and solve, such as GradientInversion(); got "
             f"{method!r}" + ("; add parentheses" if isinstance(method, type) else "")
         )
-    if not tolerance > 0:
+    if not (isinstance(tolerance, Real) and tolerance > 0):
         raise ValueError(f"tolerance must be a positive number, got {tolerance!r}")
     function = as_function(forward)
     shape = find_input_shape(forward, method, input_shape)
@@ -255,12 +256,17 @@ def find_input_shape(forward, method, given) -> tuple[int, ...]:
     """Shape of one input: from the argument, the network, or the fitted method."""
     known = input_shape_of(forward)
     if given is not None:
-        if known is not None and tuple(given) != tuple(known):
+        if not isinstance(given, tuple | list):
             raise ValueError(
-                f"input_shape {tuple(given)} does not agree with the network's own "
+                f"input_shape must be a tuple, such as (28, 28, 1); got {given!r}"
+            )
+        given = tuple(check_count("each size in input_shape", size) for size in given)
+        if known is not None and given != tuple(known):
+            raise ValueError(
+                f"input_shape {given} does not agree with the network's own "
                 f"{tuple(known)}; leave input_shape out"
             )
-        return tuple(given)
+        return given
     shape = known if known is not None else getattr(method, "input_shape_", None)
     if shape is None:
         raise ValueError(
@@ -322,9 +328,11 @@ def check_targets(targets, output: np.ndarray) -> np.ndarray:
     """Return the targets as a finite float batch shaped like the outputs."""
     shape = output.shape[1:]
     try:
+        if np.ma.is_masked(targets):
+            raise TypeError("some of these are masked; fill or remove them")
         targets = np.asarray(targets)
-        if np.iscomplexobj(targets):
-            raise TypeError("these are complex")
+        if targets.dtype.kind in "cSU":
+            raise TypeError(f"these are of type {targets.dtype}")
         with np.errstate(over="ignore"):  # reported below, as infinite
             targets = targets.astype(output.dtype)
     except (TypeError, ValueError) as error:
@@ -386,8 +394,12 @@ def check_bounds(bounds, shape):
             f"bounds must be None or a pair (low, high) of numbers, or of arrays "
             f"that fit an input of shape {shape}; got {bounds!r}"
         ) from error
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise ValueError(f"bounds must be finite, or None for no bounds; got {bounds}")
+    largest = np.finfo("float32").max  # networks compute in float32
+    if not (np.abs([low.min(), low.max(), high.min(), high.max()]) <= largest).all():
+        raise ValueError(
+            f"bounds must be finite numbers of at most {largest:.2g} in size, or None "
+            f"for no bounds; got {bounds}"
+        )
     if not (low < high).all():
         raise ValueError(
             f"the low bound must be below the high one everywhere; got {bounds}"

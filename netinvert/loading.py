@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,8 @@ def load_model(path, allow_code: bool = False) -> keras.Model:
         If there is no such file, it is not a whole model, it carries code, or it
         needs classes that Python has not seen; the message says what to do.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"load_model needs the path of a file, got {path!r}")
     path = Path(path).expanduser()
     if not path.exists():
         raise ValueError(f"There is no file {str(path)!r} (searched in {Path.cwd()}).")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Integral
 
 import keras
 
@@ -100,7 +101,7 @@ def check_one_input(model: keras.Model) -> None:
 
 def path_to(model: keras.Model, layer: str | int) -> list[keras.Layer]:
     """Find a layer: the nested models that lead to it, then the layer itself."""
-    if isinstance(layer, int):
+    if isinstance(layer, Integral) and not isinstance(layer, bool):
         if -len(model.layers) <= layer < len(model.layers):
             return [model.layers[layer]]
         paths = []

@@ -196,6 +196,8 @@ def test_what_is_saved_can_be_loaded(tmp_path):
 def test_a_keras_model_must_be_written_as_layers_first(network, certificate):
     with pytest.raises(ValueError, match=r"layers_of\(model\).*got Sequential"):
         verify(certificate, network)
+    with pytest.raises(ValueError, match="needs a Certificate, got None"):
+        verify(None, toy())
 
 
 def test_the_exact_outputs_are_those_of_keras_up_to_rounding(network, certificate):

@@ -140,6 +140,12 @@ def test_a_layer_of_ones_own_is_asked_for(name, tmp_path):
     np.testing.assert_allclose(loaded(VECTORS), model(VECTORS), atol=1e-6)
 
 
+@pytest.mark.parametrize("path", [None, 3, []])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(ValueError, match="needs the path of a file"):
+        load_model(path)
+
+
 def test_a_missing_file_is_named():
     with pytest.raises(ValueError, match=r"no file 'nowhere/my_model\.h5'"):
         load_model("nowhere/my_model.h5")

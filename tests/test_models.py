@@ -150,3 +150,9 @@ def test_two_inputs_are_refused_with_advice(ask):
 def test_what_cannot_be_called_is_no_forward_network():
     with pytest.raises(ValueError, match=r"Keras model or a function.*got str"):
         as_function("my_model.h5")
+
+
+@pytest.mark.parametrize("name", ["resnet", [], None])
+def test_an_unknown_network_is_answered_with_those_there_are(name):
+    with pytest.raises(ValueError, match="There are 'mlp', 'cnn', 'evaluator'"):
+        pretrained(name)

@@ -210,8 +210,14 @@ def test_an_unknown_layer_is_answered_with_those_there_are():
         tap(nested(), "hiden")
     for name in ("first", "hidden", "last"):
         assert repr(name) in str(error.value)
-    with pytest.raises(ValueError, match="no layer 7"):
-        tap(sequential(), 7)
+    for layer in 7, True, None:
+        with pytest.raises(ValueError, match=f"no layer {layer}"):
+            tap(sequential(), layer)
+
+
+def test_an_index_may_come_from_numpy():
+    model = sequential()
+    assert tap(model, np.argmax([0, 1])).output_shape == model.layers[1].output.shape
 
 
 def test_an_unbuilt_network_says_how_to_build_it():
