@@ -10,6 +10,7 @@ code that a regression reads off the target.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Real
 
 import keras
 import numpy as np
@@ -131,7 +132,7 @@ class AutoencoderInversion:
         for name in ("latent_size", "epochs", "restarts"):
             setattr(self, name, check_count(name, getattr(self, name)))
         self.seed = check_count("seed", self.seed, minimum=0)
-        if not (isinstance(self.prior, (int, float)) and 0 <= self.prior < np.inf):
+        if not (isinstance(self.prior, Real) and 0 <= self.prior < np.inf):
             raise ValueError(
                 f"prior must be a number of at least 0, got {self.prior!r}"
             )

@@ -112,13 +112,18 @@ def verify(certificate: Certificate, layers: Sequence[Layer]) -> str:
     ValueError
         If ``layers`` is no list of layers.
     """
-    if not isinstance(layers, Sequence):
+    if isinstance(layers, str) or not isinstance(layers, Sequence):
+        got = type(layers).__name__
+    else:
+        got = next((type(x).__name__ for x in layers if not isinstance(x, Layer)), "")
+    if got:
         raise ValueError(
-            "verify needs a list of layers, from netinvert.fibers.layers_of(model) or "
-            f"written by hand; got {type(layers).__name__}"
+            "verify needs a list of Layer, from netinvert.fibers.layers_of(model) or "
+            f"written by hand; got {got}"
         )
     if not isinstance(certificate, Certificate):
         raise ValueError(f"verify needs a Certificate, got {certificate!r:.80}")
+    check_form(certificate)
     names = [layer.name for layer in layers]
     if certificate.layer not in names:
         raise Refused(f"the network has no layer {certificate.layer!r}, only {names}")
@@ -126,15 +131,11 @@ def verify(certificate: Certificate, layers: Sequence[Layer]) -> str:
     if fingerprint(layers) != certificate.network:
         raise Refused("the certificate is about a network with other weights or layers")
     first, second, shape = certificate.first, certificate.second, certificate.shape
-    if not all(isinstance(n, int) and n > 0 for n in shape):
-        raise Refused(f"{shape} is no shape")
     if first == second:
         raise Refused("the two inputs are the same")
     for name, pixels in {"first": first, "second": second}.items():
         if len(pixels) != math.prod(shape):
             raise Refused(f"the {name} input has not the shape {shape}")
-        if not all(isinstance(pixel, Rational) for pixel in pixels):
-            raise Refused(f"the {name} input holds other numbers than fractions")
         if not all(certificate.low <= pixel <= certificate.high for pixel in pixels):
             raise Refused(f"the {name} input leaves the box")
         if exact_values(layers, pixels, shape) != certificate.values:
@@ -145,6 +146,21 @@ def verify(certificate: Certificate, layers: Sequence[Layer]) -> str:
         f"{count} of {len(first)} numbers have the same {len(certificate.values)} "
         f"values at {certificate.layer!r}, exactly."
     )
+
+
+def check_form(certificate: Certificate) -> None:
+    """Refuse a certificate whose fields are not of the types that prove something."""
+    shape = certificate.shape
+    if not (isinstance(shape, tuple) and all(type(n) is int and n > 0 for n in shape)):
+        raise Refused(f"{shape} is no shape: it must be a tuple of positive integers")
+    for name in ("first", "second", "values"):
+        numbers = getattr(certificate, name)
+        if not isinstance(numbers, tuple):  # a list never equals a tuple
+            raise Refused(f"{name} is no tuple of fractions")
+        if not all(isinstance(number, Rational) for number in numbers):
+            raise Refused(f"{name} holds other numbers than fractions")
+    if not all(isinstance(x, Rational) for x in (certificate.low, certificate.high)):
+        raise Refused("the box has other ends than fractions")
 
 
 def exact_values(

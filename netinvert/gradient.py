@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
-from netinvert.inversion import Method, check_count, check_inputs
+from netinvert.inversion import (
+    LARGEST,
+    Method,
+    as_numbers,
+    check_count,
+    check_inputs,
+    check_positive,
+)
 from netinvert.objectives import Objective, relative_error, total_variation
 from netinvert.search import best_of, search
 
@@ -164,10 +171,8 @@ def default_objective(input_shape: tuple[int, ...]) -> Objective:
 def check_search(method) -> None:
     """Check the settings that every search has."""
     method.steps = check_count("steps", method.steps)
-    rate = method.learning_rate
-    if not (isinstance(rate, (int, float)) and 0 < rate < float("inf")):
-        raise ValueError(f"learning_rate must be a positive number, got {rate!r}")
-    if method.jit_compile not in (True, False, "auto"):
+    method.learning_rate = check_positive("learning_rate", method.learning_rate)
+    if not (isinstance(method.jit_compile, bool) or method.jit_compile == "auto"):
         raise ValueError(
             f'jit_compile must be True, False or "auto", got {method.jit_compile!r}'
         )
@@ -201,8 +206,7 @@ def starting_inputs(start, mean, forward, targets, *, bounds, seed, input_shape)
             forward, targets, bounds=bounds, seed=seed, input_shape=input_shape
         )
     elif not isinstance(start, str):
-        inputs = np.asarray(start)
-        check_start_array(inputs, len(targets), input_shape)
+        inputs = checked_start(start, len(targets), input_shape)
     elif start == "mean":
         inputs = middle if mean is None else mean
         if mean is not None and mean.shape != input_shape:
@@ -221,17 +225,23 @@ def starting_inputs(start, mean, forward, targets, *, bounds, seed, input_shape)
     )
 
 
-def check_start_array(inputs: np.ndarray, count: int, input_shape) -> None:
-    if inputs.dtype.kind not in "fiub":
+def checked_start(start, count: int, input_shape) -> np.ndarray:
+    """Return a start array if it fits the targets and the network."""
+    try:
+        inputs = as_numbers(start)
+    except (TypeError, ValueError) as error:
         raise ValueError(
             'start must be "mean", "noise", an array of real numbers or a method; '
-            f"got {inputs.dtype.name} values of shape {inputs.shape}"
-        )
+            f"got {start!r:.80}: {error}"
+        ) from error
     if inputs.shape not in (input_shape, (count, *input_shape)):
         raise ValueError(
             f"a start array must be one input of shape {input_shape} or one for each "
             f"target, {(count, *input_shape)}; got {inputs.shape}. (More targets than "
             "batch_size are searched in chunks: raise batch_size.)"
         )
-    if not np.isfinite(inputs).all():
-        raise ValueError("the start array holds NaN or infinity")
+    if not (np.abs(inputs) <= LARGEST).all():
+        raise ValueError(
+            "the start array holds NaN, infinity or numbers too large for float32"
+        )
+    return inputs

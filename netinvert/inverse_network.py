@@ -15,7 +15,7 @@ import numpy as np
 
 from netinvert.data import load_mnist
 from netinvert.inverse_training import build_networks, outputs_of, train
-from netinvert.inversion import check_count, check_inputs
+from netinvert.inversion import check_count, check_inputs, check_positive
 from netinvert.models import as_function, load_weights, pretrained, tap
 
 FEWEST_PAIRS = 10  # with fewer, nothing can be held out
@@ -152,9 +152,7 @@ def check_settings(method: InverseNetwork) -> None:
     method.hidden = tuple(check_count("each width in hidden", w) for w in method.hidden)
     method.epochs = check_count("epochs", method.epochs)
     method.seed = check_count("seed", method.seed, minimum=0)
-    rate = method.learning_rate
-    if not (isinstance(rate, (int, float)) and 0 < rate < float("inf")):
-        raise ValueError(f"learning_rate must be a positive number, got {rate!r}")
+    method.learning_rate = check_positive("learning_rate", method.learning_rate)
     if method.augment not in (True, False):
         raise ValueError(f"augment must be True or False, got {method.augment!r}")
     if method.logarithm not in (True, False, "auto"):

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from netinvert.models import as_function, input_shape_of
 
 PROGRESS_AFTER_SECONDS = 2.0  # shorter work needs no progress bar
+LARGEST = float(np.finfo("float32").max)  # networks compute in float32
 # tqdm heeds this wish in a terminal; its bar for notebooks has to be told.
 NO_PROGRESS = bool(os.environ.get("TQDM_DISABLE"))
 
@@ -164,8 +165,7 @@ def invert(
             f"method must offer fit and solve, such as GradientInversion(); got "
             f"{method!r}" + ("; add parentheses" if isinstance(method, type) else "")
         )
-    if not (isinstance(tolerance, Real) and tolerance > 0):
-        raise ValueError(f"tolerance must be a positive number, got {tolerance!r}")
+    tolerance = check_positive("tolerance", tolerance)
     function = as_function(forward)
     shape = find_input_shape(forward, method, input_shape)
     bounds = check_bounds(bounds, shape)
@@ -184,16 +184,17 @@ def invert(
             leave=False,
         )
     for chunk in chunks:
-        inputs, history = method.solve(
+        proposal = method.solve(
             forward, targets[chunk], bounds=bounds, seed=seed, input_shape=shape
         )
-        proposals.append(check_proposal(inputs, targets[chunk], shape, method))
+        inputs, history = check_proposal(proposal, targets[chunk], shape, method)
+        proposals.append(inputs)
         histories.append(history)
     seconds = time.perf_counter() - started
 
     inputs = np.concatenate(proposals)
     if bounds is not None:
-        inputs = np.clip(inputs, *bounds).astype(inputs.dtype)
+        inputs = np.clip(inputs, *representable(*bounds, inputs.dtype))
     outputs = evaluate(function, inputs, batch_size)
     return judge(inputs, outputs, targets, method, tolerance, histories, seconds)
 
@@ -290,6 +291,11 @@ def find_output(function, shape) -> np.ndarray:
             f"the forward network must map a batch to a batch, but for 1 input it "
             f"gave an output of shape {output.shape}"
         )
+    if output.size == 0:
+        raise ValueError(
+            f"the forward network's outputs have the shape {output.shape[1:]}: there "
+            "are no numbers in them to match"
+        )
     if output.dtype.name == "bfloat16":
         raise ValueError(
             "the forward network's outputs are of type bfloat16, whose three digits "
@@ -305,7 +311,12 @@ def find_output(function, shape) -> np.ndarray:
 
 def check_inputs(forward, inputs) -> np.ndarray:
     """Return the inputs to fit on as a finite float batch that the network takes."""
-    inputs = np.asarray(inputs)
+    try:
+        inputs = as_numbers(inputs)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"inputs to fit on must be an array of numbers, (N, ...): {error}"
+        ) from error
     if not np.issubdtype(inputs.dtype, np.floating):
         inputs = inputs.astype("float32")
     if inputs.ndim < 2 or len(inputs) == 0:
@@ -319,8 +330,11 @@ def check_inputs(forward, inputs) -> np.ndarray:
             f"the network takes inputs of shape {tuple(shape)}, so that a batch to "
             f"fit on is (N, {_listed(shape)}); got {inputs.shape}"
         )
-    if not np.isfinite(inputs).all():
-        raise ValueError("inputs to fit on hold NaN or infinity; remove or repair them")
+    if not (np.abs(inputs) <= LARGEST).all():
+        raise ValueError(
+            "inputs to fit on hold NaN, infinity or numbers too large for float32; "
+            "remove or repair them"
+        )
     return inputs
 
 
@@ -328,14 +342,9 @@ def check_targets(targets, output: np.ndarray) -> np.ndarray:
     """Return the targets as a finite float batch shaped like the outputs."""
     shape = output.shape[1:]
     try:
-        if np.ma.is_masked(targets):
-            raise TypeError("some of these are masked; fill or remove them")
-        targets = np.asarray(targets)
-        if targets.dtype.kind in "cSU":
-            raise TypeError(f"these are of type {targets.dtype}")
         with np.errstate(over="ignore"):  # reported below, as infinite
-            targets = targets.astype(output.dtype)
-    except (TypeError, ValueError) as error:
+            targets = as_numbers(targets).astype(output.dtype)
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"targets must be an array of numbers of shape (N, {_listed(shape)}), "
             f"with rows of equal length: {error}"
@@ -364,9 +373,22 @@ def _listed(shape: tuple[int, ...]) -> str:
     return ", ".join(map(str, shape))
 
 
-def check_proposal(inputs, targets, shape, method) -> np.ndarray:
-    """Make sure a method returned one finite input for each target."""
-    inputs = np.asarray(inputs)
+def check_proposal(proposal, targets, shape, method) -> tuple[np.ndarray, dict]:
+    """Make sure a method returned one finite input for each target, and a history."""
+    if not (isinstance(proposal, tuple) and len(proposal) == 2):
+        raise RuntimeError(
+            f"the solve of {method!r} must return inputs and a history, which may be "
+            f"empty: (inputs, {{}}); it returned a {type(proposal).__name__}"
+        )
+    inputs, history = proposal
+    try:
+        inputs = as_numbers(inputs)
+    except (TypeError, ValueError) as error:
+        raise RuntimeError(
+            f"{method!r} must propose inputs that are real numbers: {error}"
+        ) from error
+    if inputs.dtype not in ("float32", "float64"):
+        inputs = inputs.astype("float32")
     if inputs.shape != (len(targets), *shape):
         raise RuntimeError(
             f"{method!r} must propose inputs of shape {(len(targets), *shape)}, one "
@@ -377,7 +399,7 @@ def check_proposal(inputs, targets, shape, method) -> np.ndarray:
             f"{method!r} proposed inputs that hold NaN or infinity; a smaller "
             "learning_rate, or bounds, usually helps"
         )
-    return inputs
+    return inputs, history
 
 
 def check_bounds(bounds, shape):
@@ -385,26 +407,65 @@ def check_bounds(bounds, shape):
     if bounds is None:
         return None
     try:
-        if isinstance(bounds, str):
-            raise TypeError("a string is no pair of numbers")
-        low, high = (np.asarray(bound, dtype="float64") for bound in bounds)
+        if isinstance(bounds, str | bytes | dict | set):
+            raise TypeError(f"a {type(bounds).__name__} is no pair of numbers")
+        low, high = (as_numbers(bound).astype("float64") for bound in bounds)
         np.broadcast_to(low, shape), np.broadcast_to(high, shape)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"bounds must be None or a pair (low, high) of numbers, or of arrays "
             f"that fit an input of shape {shape}; got {bounds!r}"
         ) from error
-    largest = np.finfo("float32").max  # networks compute in float32
-    if not (np.abs([low.min(), low.max(), high.min(), high.max()]) <= largest).all():
+    sizes = np.concatenate([np.abs(low).ravel(), np.abs(high).ravel()])
+    if not ((sizes <= LARGEST).all() and (high - low <= LARGEST).all()):
         raise ValueError(
-            f"bounds must be finite numbers of at most {largest:.2g} in size, or None "
-            f"for no bounds; got {bounds}"
+            f"bounds must be finite, and both they and their distance at most "
+            f"{LARGEST:.2g}; or None for no bounds; got {bounds}"
         )
     if not (low < high).all():
         raise ValueError(
             f"the low bound must be below the high one everywhere; got {bounds}"
         )
+    inner_low, inner_high = representable(low, high, "float32")
+    if not (inner_low < inner_high).all():
+        raise ValueError(f"bounds are too close for float32 to tell apart: {bounds}")
     return (low, high) if low.ndim or high.ndim else (float(low), float(high))
+
+
+def representable(low, high, dtype):
+    """The numbers of a type that are nearest to the bounds and inside."""
+    inner_low, inner_high = np.asarray(low, dtype), np.asarray(high, dtype)
+    up, down = np.nextafter(inner_low, np.inf), np.nextafter(inner_high, -np.inf)
+    return (
+        np.where(inner_low < np.asarray(low), up, inner_low),
+        np.where(inner_high > np.asarray(high), down, inner_high),
+    )
+
+
+def as_numbers(values) -> np.ndarray:
+    """Return real numbers as an array; refuse what only looks like them."""
+    rows = values if isinstance(values, list | tuple) else [values]
+    if any(np.ma.is_masked(row) for row in rows):
+        raise TypeError("some of these are masked; fill or remove them")
+    array = np.asarray(values)
+    if array.dtype == object:
+        if any(isinstance(value, str | bytes) for value in array.flat):
+            raise TypeError("some of these are text")
+        array = array.astype("float64")
+    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+        raise TypeError(f"these are of type {array.dtype}")
+    return array
+
+
+def check_positive(name: str, value) -> float:
+    """Return a finite number above 0."""
+    try:
+        if isinstance(value, Real) and not isinstance(value, bool):
+            if 0 < float(value) < float("inf"):
+                return float(value)
+    except OverflowError:  # a whole number beyond all floats
+        pass
+    raise ValueError(f"{name} must be a positive number, got {value!r:.80}")
 
 
 def check_count(name: str, value, minimum: int = 1) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,10 +41,16 @@ def load_model(path, allow_code: bool = False) -> keras.Model:
         If there is no such file, it is not a whole model, it carries code, or it
         needs classes that Python has not seen; the message says what to do.
     """
-    if not isinstance(path, str | os.PathLike):
+    if not isinstance(path, str | Path) or not str(path):
         raise ValueError(f"load_model needs the path of a file, got {path!r}")
-    path = Path(path).expanduser()
-    if not path.exists():
+    if not isinstance(allow_code, bool):
+        raise ValueError(f"allow_code must be True or False, got {allow_code!r}")
+    try:
+        path = Path(path).expanduser()
+        there = path.exists()
+    except (OSError, RuntimeError) as error:  # a name too long, an unknown user's home
+        raise ValueError(f"{str(path)[:80]!r} is no path here: {error}") from error
+    if not there:
         raise ValueError(f"There is no file {str(path)!r} (searched in {Path.cwd()}).")
     if path.is_dir():
         return load_saved_model(path, allow_code)
@@ -79,7 +84,18 @@ def read_config(path: Path) -> dict:
         )
     try:
         config = read_hdf5_config(path) if kind == "HDF5" else read_zip_config(path)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        if config is not None and "class_name" not in config:
+            raise ValueError("it describes no model")
+        list(code_in(config))  # fails here where it is not what Keras writes
+    except (
+        AttributeError,
+        KeyError,
+        OSError,
+        RecursionError,
+        TypeError,
+        ValueError,
+        zipfile.BadZipFile,
+    ) as error:
         raise ValueError(
             f"{path.name} ({path.stat().st_size:,} bytes) is not a whole {kind} model "
             f"file: {error}. Copy it again, or save the model once more with "
@@ -97,13 +113,13 @@ def read_hdf5_config(path: Path) -> dict | None:
     """Read the layers from an HDF5 file; None if it holds only weights."""
     with h5py.File(path) as file:
         text = file.attrs.get("model_config")
-    return None if text is None else json.loads(text)
+    return None if text is None else dict(json.loads(text))
 
 
 def read_zip_config(path: Path) -> dict:
     """Read the layers from a .keras file, without the settings for training."""
     with zipfile.ZipFile(path) as file:
-        config = json.loads(file.read("config.json"))
+        config = dict(json.loads(file.read("config.json")))
     config.pop("compile_config", None)  # never used here, so its code cannot run
     return config
 

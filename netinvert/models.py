@@ -111,7 +111,7 @@ def pretrained(name: str) -> keras.Model:
     RuntimeError
         If the weights file is missing or damaged.
     """
-    if name not in list(NETWORKS):  # a list can also be asked for what has no hash
+    if not isinstance(name, str) or name not in NETWORKS:
         known = ", ".join(map(repr, NETWORKS))
         raise ValueError(f"No network is called {name!r}. There are {known}.")
     return load_weights(NETWORKS[name](), f"{name}.npz")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
@@ -22,6 +24,7 @@ RECORDED_INPUTS = 16  # and for how many targets it keeps the pictures
 XLA_PAYS_FROM = 200_000  # targets times steps
 ROUNDING = 8  # last digits of the largest output; who is nearer matches as well
 HALVES_PAY_FROM = 128  # targets
+PROBES = 16  # inputs by which a function that has changed is recognised
 
 
 def search(forward, targets, code, parametrization, objective, settings):
@@ -50,7 +53,12 @@ def search(forward, targets, code, parametrization, objective, settings):
     work = len(targets) * settings.steps
     decoder = getattr(parametrization, "decoder", None)
     xla = use_xla(settings.jit_compile, work, forward, decoder)
-    compiled = compile_search(forward, parametrization, objective, xla)
+    inputs = parametrization.draw(probes(code.shape[1:], targets.dtype))
+    outputs = probes(targets.shape[1:], targets.dtype)
+    values = objective(inputs, outputs, outputs[::-1])
+    forward = as_it_is(forward, inputs)
+    seen = values.numpy().tobytes()  # an objective, too, may read what has changed
+    compiled = compile_search(forward, parametrization, objective, xla, seen)
     descend = functools.partial(descend_batch, *compiled, settings)
     try:
         if not xla or len(targets) < HALVES_PAY_FROM or on_gpu():
@@ -104,9 +112,54 @@ def join(first, second):
     return inputs, mismatch, {**history[0], "objective": objective}
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """A forward function that is no Keras model, and how it answers now.
+
+    A compiled search has frozen whatever else the function reads, such as weights in
+    a NumPy array. So it may be used again only while the answers stay the same.
+    """
+
+    function: Callable = field(compare=False)
+    identity: object
+    answers: bytes
+
+    def __call__(self, batch):
+        return self.function(batch)
+
+
+def as_it_is(forward, inputs):
+    """A forward network for which a compiled search may be kept.
+
+    Parameters
+    ----------
+    forward : keras.Layer or callable
+    inputs : tensor (N, *input_shape)
+        Where to ask a function for its answers.
+    """
+    if isinstance(forward, keras.Layer):
+        return forward  # what is compiled follows when its weights change
+    answers = np.asarray(as_function(forward)(inputs))
+    try:
+        hash(identity := forward)
+    except TypeError:
+        identity = id(forward)
+    return Snapshot(forward, identity, answers.tobytes())
+
+
+def probes(shape: tuple[int, ...], dtype):
+    """Some values of every size, always the same, to see what a function does."""
+    values = np.random.default_rng(0).standard_normal((PROBES, *shape))
+    sizes = np.geomspace(0.01, 3, PROBES).reshape(-1, *[1] * len(shape))
+    return tf.constant(values * sizes, dtype)
+
+
 @functools.lru_cache(maxsize=8)  # a new trace costs a second; keeps 8 networks alive
-def compile_search(forward, parametrization, objective: Objective, xla: bool):
-    """Compile the steps of a search, and a look at where it stands."""
+def compile_search(forward, parametrization, objective: Objective, xla: bool, seen):
+    """Compile the steps of a search, and a look at where it stands.
+
+    ``seen`` tells apart what looks the same and has changed; see :class:`Snapshot`.
+    """
     function = as_function(forward)
     if not isinstance(forward, keras.Layer):  # Keras needs no autograph; others may
         function = tf.function(function)

@@ -18,7 +18,13 @@ import tensorflow as tf
 from netinvert.damped_step import apply_metric, jacobian_of, propose
 from netinvert.inversion import join_histories
 from netinvert.models import as_function
-from netinvert.search import HALVES_PAY_FROM, RECORDED_INPUTS, RECORDED_STEPS
+from netinvert.search import (
+    HALVES_PAY_FROM,
+    RECORDED_INPUTS,
+    RECORDED_STEPS,
+    as_it_is,
+    probes,
+)
 from netinvert.tapping import before_relu
 
 FIRST_DAMPING, MOST_DAMPING = 1.0, 1e6  # in units of the mean diagonal of J M J'
@@ -77,6 +83,11 @@ def second_order_search(
         box = tf.constant([np.broadcast_to(b, shape).ravel() for b in bounds], dtype)
         # Outside, a start may fit better than whatever the box has to offer.
         codes = np.clip(codes, *box.numpy())
+    probe = probes(codes.shape[1:], dtype)
+    if box is not None:
+        probe = tf.clip_by_value(probe, *box)
+    inputs = parametrization.draw(tf.reshape(probe, (-1, *shape)))
+    forward = as_it_is(forward, inputs)
     advance = compile_second_order(forward, parametrization, shape)
     half = len(codes) if len(codes) < HALVES_PAY_FROM else -(-len(codes) // 2)
     most = max(1, LARGEST_JACOBIAN // (flat_targets.shape[1] * codes.shape[1]))

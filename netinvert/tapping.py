@@ -57,6 +57,8 @@ def tap(model: keras.Model, layer: str | int) -> keras.Model:
     (None, 10)
     """
     check_graph(model)
+    if not isinstance(layer, str | Integral) or isinstance(layer, bool):
+        raise ValueError(f"tap needs a layer's name or index, got {layer!r:.80}")
     if layer == "logits":
         try:
             return up_to_logits(model)
@@ -101,7 +103,7 @@ def check_one_input(model: keras.Model) -> None:
 
 def path_to(model: keras.Model, layer: str | int) -> list[keras.Layer]:
     """Find a layer: the nested models that lead to it, then the layer itself."""
-    if isinstance(layer, Integral) and not isinstance(layer, bool):
+    if isinstance(layer, Integral):
         if -len(model.layers) <= layer < len(model.layers):
             return [model.layers[layer]]
         paths = []

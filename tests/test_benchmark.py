@@ -238,14 +238,26 @@ def test_a_foreign_file_among_the_results_is_named(tmp_path):
     storage.check_folder(tmp_path, images=7)
     for arrays in ({"mine": np.zeros(3)}, {"unit": np.array(["mlp", "0"])}):
         np.savez(tmp_path / "units" / "mine.npz", **arrays)
-        with pytest.raises(ValueError, match="mine.npz is no result of a benchmark"):
+        with pytest.raises(ValueError, match="mine.npz is not the result"):
             results.read_units(tmp_path)
+
+
+def test_a_result_under_the_name_of_another_is_refused(tmp_path):
+    command.main(arguments(tmp_path, ["blank"]))
+    (unit,) = (tmp_path / "units").glob("*.npz")
+    unit.rename(unit.with_name(unit.name.replace("blank", "mean")))
+    with pytest.raises(SystemExit, match="mean-500.npz is not the result that its"):
+        command.main(arguments(tmp_path, ["mean"]))
 
 
 def test_a_selection_without_an_answer_says_so(tmp_path):
     wide = ["--networks", "cnn", "--taps", "first hidden"]
+    wide += arguments(tmp_path, ["Levenberg-Marquardt"])
     with pytest.raises(SystemExit, match="None of these methods"):
-        command.main([*wide, *arguments(tmp_path, ["Levenberg-Marquardt"])])
+        command.main(wide)
+    command.main(arguments(tmp_path, ["blank"]))
+    with pytest.raises(SystemExit, match="None of these methods"):
+        command.main(wide)  # and does not show what another selection gave
 
 
 def test_plans_that_overlap_ask_for_nothing_twice():

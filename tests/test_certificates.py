@@ -164,8 +164,12 @@ def test_one_third_is_not_rounded():
         ({"second": (Fraction(-1), Fraction(2))}, "second input leaves the box"),
         ({"high": HALF}, "second input leaves the box"),
         ({"second": (Fraction(1),)}, "has not the shape"),
-        ({"first": (0.5, HALF)}, "first input holds other numbers than fractions"),
+        ({"first": (0.5, HALF)}, "first holds other numbers than fractions"),
         ({"network": "0" * 64}, "other weights or layers"),
+        ({"first": [0, HALF]}, "first is no tuple"),
+        ({"second": None}, "second is no tuple"),
+        ({"low": float("-inf")}, "ends than fractions"),
+        ({"shape": None}, "is no shape"),
         ({"shape": (-1, -2)}, "is no shape"),
         ({"shape": (2.0,)}, "is no shape"),
         ({"shape": (2, 1)}, "takes another shape"),
@@ -196,6 +200,9 @@ def test_what_is_saved_can_be_loaded(tmp_path):
 def test_a_keras_model_must_be_written_as_layers_first(network, certificate):
     with pytest.raises(ValueError, match=r"layers_of\(model\).*got Sequential"):
         verify(certificate, network)
+    for layers, got in ((network.layers, "Conv2D|Dense"), ("d", "str")):
+        with pytest.raises(ValueError, match=f"list of Layer.*got ({got})"):
+            verify(certificate, layers)
     with pytest.raises(ValueError, match="needs a Certificate, got None"):
         verify(None, toy())
 

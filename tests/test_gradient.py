@@ -388,3 +388,42 @@ def test_memory_stays_flat_from_a_thousand_to_ten_thousand_targets():
     small, large = map(int, report.stdout.split())
     answer = 9_000 * 784 * 4 / 1024  # kilobytes of the additional pictures themselves
     assert large - small < 4 * answer
+
+
+SEARCHES = {
+    "gradient": lambda: ni.GradientInversion(squared_error, steps=300),
+    "second order": lambda: ni.LevenbergMarquardt(),
+}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_function_whose_numbers_have_changed_is_inverted_as_it_is_now(name):
+    class Network:
+        __hash__ = None  # a compiled search must be found without
+
+        weights = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
+
+        def __call__(self, batch):
+            return tf.matmul(batch, self.weights)
+
+    network, targets = Network(), [[0.1, 0.2, 0.3]]
+    for factor in (1.0, -2.0, 3.0):
+        network.weights = factor * network.weights[:, ::-1]
+        settings = {"bounds": None, "input_shape": (4,)}
+        result = ni.invert(network, targets, SEARCHES[name](), **settings)
+        assert result.residual.max() < 1e-6
+
+
+def test_a_prior_whose_weight_has_changed_counts_as_it_is_now(dense):
+    weight = np.zeros(1, "float32")
+
+    @ni.objectives.prior
+    def size(inputs):
+        return weight * tf.reduce_sum(tf.square(inputs), axis=1)
+
+    method = ni.GradientInversion(squared_error + size, steps=100)
+    sizes = []
+    for weight[0] in (0.0, 100.0, 0.0):
+        found = ni.invert(dense, targets_of(dense), method).inputs
+        sizes.append(np.square(found).sum())
+    assert sizes[0] == sizes[2] > 2 * sizes[1]

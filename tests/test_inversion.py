@@ -114,21 +114,30 @@ BAD_CALLS = {
         {"targets": np.ma.masked_less([[1.0, 2.0, 3.0, 4.0]], 2)},
         "masked; fill",
     ),
+    "numbers as bytes": ({"targets": np.array([[b"1"] * 4], object)}, "text"),
+    "date target": ({"targets": np.full((1, 4), "2020", "M8[D]")}, "datetime64"),
+    "endless target": ({"targets": [[10**400, 1, 1, 1]]}, "array of numbers"),
     "nan target": ({"targets": [[0, 0, np.nan, 0]]}, "NaN"),
     "infinite target": ({"targets": [[0, 0, np.inf, 0]]}, "infinity"),
     "huge target": ({"targets": [[0, 0, 1e300, 0]]}, "too large for float32"),
     "no target": ({"targets": np.zeros((0, 4))}, "nothing to invert"),
     "bounds the wrong way round": ({"bounds": (1.0, 0.0)}, "below"),
     "bounds in a string": ({"bounds": "01"}, "pair"),
+    "bounds as text": ({"bounds": ("0", "1")}, "pair"),
+    "bounds in a set": ({"bounds": {0.0, 1.0}}, "None or a pair"),
+    "bounds too far apart": ({"bounds": (-3e38, 3e38)}, "their distance"),
+    "bounds too close": ({"bounds": (1.0, 1 + 1e-12)}, "too close"),
     "three bounds": ({"bounds": (0.0, 0.5, 1.0)}, "pair"),
     "infinite bound": ({"bounds": (0.0, np.inf)}, "finite"),
-    "bound beyond float32": ({"bounds": (0.0, 1e39)}, "finite numbers of at most"),
+    "bound beyond float32": ({"bounds": (0.0, 1e39)}, "at most 3.4e"),
     "bounds of another shape": ({"bounds": ([0.0, 0.0], 1.0)}, "pair"),
     "negative seed": ({"seed": -1}, "seed must be at least 0"),
     "half a batch": ({"batch_size": 0.5}, "batch_size must be a whole number"),
     "empty batches": ({"batch_size": 0}, "batch_size must be at least 1"),
     "no tolerance": ({"tolerance": 0.0}, "tolerance"),
     "tolerance None": ({"tolerance": None}, "tolerance must be a positive number"),
+    "tolerance True": ({"tolerance": True}, "tolerance must be a positive number"),
+    "endless tolerance": ({"tolerance": 10**400}, "tolerance must be a positive"),
     "a number for a shape": ({"input_shape": 3}, "must be a tuple"),
     "a negative size": ({"input_shape": (-3,)}, "each size in input_shape"),
     "unknown input shape": ({"input_shape": None}, "input_shape="),
@@ -148,6 +157,51 @@ def test_a_request_that_does_not_fit_is_refused_with_advice(case):
     } | wrong
     with pytest.raises(ValueError, match=message):
         ni.invert(linear, **arguments)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, np.zeros((2, 3)), (np.full((2, 3), 1j), {}), (np.full((2, 3), "0"), {})],
+)
+def test_a_method_that_proposes_no_inputs_is_named(answer):
+    method = Proposer(None)
+    method.solve = lambda *task, **settings: answer
+    with pytest.raises(RuntimeError, match="Proposer"):
+        ni.invert(linear, np.zeros((2, 4)), method, input_shape=(3,))
+
+
+@pytest.mark.parametrize("kind", ["int64", "bool", "float16", "float32", "float64"])
+def test_a_proposal_of_any_number_type_is_put_inside_the_bounds(kind):
+    method = Proposer(None)
+    proposal = np.array([[0, 1, 0.7]] * 2).astype(kind)
+    method.solve = lambda *task, **settings: (proposal, {})
+    bounds = (0.2, np.array([0.7, 0.7, 0.3]))
+    result = ni.invert(
+        lambda batch: linear(tf.cast(batch, "float32")),
+        np.zeros((2, 4)),
+        method,
+        bounds=bounds,
+        input_shape=(3,),
+    )
+    low, high = np.broadcast_arrays(*bounds)
+    assert result.inputs.dtype in ("float32", "float64")
+    assert (low <= result.inputs).all() and (result.inputs <= high).all()
+
+
+def test_outputs_without_numbers_are_refused():
+    def forward(batch):
+        return batch[:, :0]
+
+    with pytest.raises(ValueError, match="no numbers in them"):
+        ni.invert(forward, np.zeros((1, 0)), Proposer([0.0] * 3), input_shape=(3,))
+
+
+def test_numbers_of_every_kind_are_taken():
+    method = ni.GradientInversion(steps=2, learning_rate=np.float32(0.1))
+    targets = np.zeros((1, 4), object)
+    settings = {"tolerance": np.float32(1e-3), "bounds": (np.array(0), tf.constant(1))}
+    result = ni.invert(linear, targets, method, input_shape=[3], **settings)
+    assert result.inputs.shape == (1, 3)
 
 
 def test_a_function_written_in_numpy_cannot_be_searched():

@@ -140,9 +140,34 @@ def test_a_layer_of_ones_own_is_asked_for(name, tmp_path):
     np.testing.assert_allclose(loaded(VECTORS), model(VECTORS), atol=1e-6)
 
 
-@pytest.mark.parametrize("path", [None, 3, []])
+@pytest.mark.parametrize("path", [None, 3, "", "~not_a_user/m.h5", "m" * 999])
 def test_what_is_no_path_is_refused(path):
-    with pytest.raises(ValueError, match="needs the path of a file"):
+    with pytest.raises(ValueError, match="path"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("word", ["no", "False", 1, None])
+def test_code_is_allowed_by_true_alone(word, tmp_path):
+    with pytest.raises(ValueError, match="allow_code must be True or False"):
+        load_model(tmp_path / "model.keras", allow_code=word)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "[]",
+        "3",
+        "null",
+        "[" * 100_000,
+        '{"class_name": "Lambda", "config": null}',
+        '{"class_name": ["Lambda"], "config": {}}',
+    ],
+)
+def test_a_description_that_is_none_is_refused(config, tmp_path):
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("config.json", config)
+    with pytest.raises(ValueError, match="not a whole Keras model"):
         load_model(path)
 
 

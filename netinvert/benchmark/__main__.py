@@ -14,7 +14,7 @@ from netinvert.benchmark.contestants import METHODS
 from netinvert.benchmark.measure import finish
 from netinvert.benchmark.plans import DENSE, FULL, SMALL, TAPS, Unit, units_of
 from netinvert.benchmark.results import load, save_table
-from netinvert.benchmark.storage import check_folder, note_command
+from netinvert.benchmark.storage import arrays_in, check_folder, note_command
 
 
 def run(units: list[Unit], images: int, out: Path, command: str) -> None:
@@ -89,9 +89,9 @@ def main(arguments: list[str]) -> None:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("Interrupted. The same command goes on from here.")
-    if not (out / "table.csv").exists():
+    if not any(arrays_in(unit.path(out)) for unit in units):
         sys.exit(
-            "None of these methods has an answer for these taps, so there is no table "
+            "None of these methods has an answer for these taps "
             "(second-order search, for one, needs a tap of few outputs)."
         )
     print(summary(load(out / "table.csv")))

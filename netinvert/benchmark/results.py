@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from netinvert.benchmark.contestants import METHODS
-from netinvert.benchmark.plans import DENSE, TAPS, VALIDATION
+from netinvert.benchmark.plans import DENSE, TAPS, VALIDATION, Unit
 from netinvert.benchmark.statistics import interval
 from netinvert.benchmark.storage import arrays_in, claimed, whole
 
@@ -36,7 +36,21 @@ METRICS = (
     "ssim",
     "accuracy",
 )
-IN_A_UNIT = {"unit", "relative_output_error", "mse", "fit_seconds", "forward_seconds"}
+IN_A_UNIT = {
+    "unit",
+    "setting",
+    "outputs",
+    "output_error",
+    "relative_output_error",
+    "mse",
+    "ssim",
+    "accuracy",
+    "fit_seconds",
+    "tuning_seconds",
+    "first_seconds",
+    "seconds_per_target",
+    "forward_seconds",
+}
 BEST_PSNR = 100.0  # of a reconstruction equal to its image, which has none
 LEAST_ERROR = 1e-16  # relative; smaller ones are rounding
 
@@ -172,10 +186,16 @@ def read_units(out: Path) -> dict[tuple, dict]:
     units = {}
     for path in (out / "units").glob("*.npz"):
         unit = arrays_in(path)
-        if unit and not unit.keys() >= IN_A_UNIT:
-            raise ValueError(f"{path} is no result of a benchmark: remove it")
-        if unit:  # empty where a method has nothing to offer
-            units[tuple(map(str, unit["unit"]))] = unit
+        if not unit:  # a method has nothing to offer there
+            continue
+        key = tuple(map(str, unit.get("unit", ())))
+        named = len(key) == len(UNIT) and Unit(*key).path(out) == path
+        if not (named and unit.keys() >= IN_A_UNIT):
+            raise ValueError(
+                f"{path} is not the result that its name says: remove it, and give the "
+                "same command again"
+            )
+        units[key] = unit
     yardsticks = {}
     for (network, _, layer, *_), unit in units.items():
         yardsticks.setdefault((network, layer), []).append(unit["forward_seconds"])

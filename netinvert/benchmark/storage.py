@@ -8,6 +8,7 @@ import os
 import platform
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -58,7 +59,17 @@ def arrays_in(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    # A flipped bit in a zip file may look like anything, encryption included.
+    except (
+        EOFError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise ValueError(
             f"{path} is damaged ({error}): delete it, and give the same command again"
         ) from error
