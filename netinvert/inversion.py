@@ -449,8 +449,8 @@ def as_numbers(values) -> np.ndarray:
         raise TypeError("some of these are masked; fill or remove them")
     array = np.asarray(values)
     if array.dtype == object:
-        if any(isinstance(value, str | bytes) for value in array.flat):
-            raise TypeError("some of these are text")
+        if any(value is None or isinstance(value, str | bytes) for value in array.flat):
+            raise TypeError("some of these are text, or None")
         array = array.astype("float64")
     if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
         raise TypeError(f"these are of type {array.dtype}")
