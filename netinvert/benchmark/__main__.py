@@ -54,7 +54,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
         prog="python -m netinvert.benchmark", description=description
     )
     parser.add_argument(
-        "--full", action="store_true", help="an hour or two, not a minute"
+        "--full", action="store_true", help="some two hours, not a minute"
     )
     for option, known in (
         ("networks", TAPS),
