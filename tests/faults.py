@@ -190,8 +190,17 @@ FAULTS = [
     Fault(
         "the judge trusts the method's bounds",
         "netinvert/inversion.py",
-        swap("inputs = np.clip(inputs, *bounds)", "inputs = np.asarray(inputs)"),
+        swap(
+            "inputs = np.clip(inputs, *representable(*bounds, inputs.dtype))",
+            "inputs = np.asarray(inputs)",
+        ),
         "tests/test_inversion.py",
+    ),
+    Fault(
+        "a function that has changed is searched as it was",
+        "netinvert/search.py",
+        swap("Snapshot(forward, identity, answers.tobytes())", "forward"),
+        "tests/test_gradient.py -k changed",
     ),
     Fault(
         "decibels doubled",
