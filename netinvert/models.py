@@ -70,7 +70,7 @@ def evaluator() -> keras.Model:
     """
     layers = keras.layers
     inputs = values = keras.Input(IMAGE_SHAPE)
-    for block, filters in enumerate((8, 32, 64), start=1):
+    for block, filters in enumerate((16, 48, 96), start=1):
         values = layers.Conv2D(
             filters, 3, padding="same", activation="relu", name=f"conv_{block}"
         )(values)

@@ -25,10 +25,13 @@ from netinvert.inversion import invert
 from netinvert.models import NETWORKS, VARIANTS, pretrained, tap
 
 BATCH_SIZE = 64
-EPOCHS = {"cnn": 8, "robust": 20}  # 10 for the others
-# The evaluator sees every digit at another place in each epoch, because a judge
-# has to be better than the networks it judges.
-LARGEST_SHIFT = {"evaluator": 2}
+EPOCHS = {"cnn": 8, "robust": 20, "evaluator": 30}  # 10 for the others
+# The evaluator sees every digit distorted in each epoch, and many of them blurred or
+# in noise. A judge has to be better than the networks it judges, and it judges
+# reconstructions: it has to read what a person still reads.
+HARDENED = {"evaluator"}
+BLUR = 1.2  # pixels: the largest standard deviation
+NOISE = 0.3  # the same, of the range of a pixel
 # The robust network sees every digit moved by so much, as a Euclidean distance, to
 # where the network of that moment errs most.
 LARGEST_ATTACK = {"robust": 1.5}
@@ -63,7 +66,9 @@ def train(name: str, seed: int = 0) -> keras.Model:
     rate = keras.optimizers.schedules.CosineDecay(first_rate, steps)
     model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
     for epoch in range(epochs):
-        x_epoch = shifted(x_train, LARGEST_SHIFT.get(name, 0), random)
+        x_epoch = x_train
+        if name in HARDENED:
+            x_epoch = np.stack([hardened(image, random) for image in x_train])
         if name in LARGEST_ATTACK:
             x_epoch = attacked(model, x_epoch, y_train, LARGEST_ATTACK[name])
         history = model.fit(x_epoch, y_train, batch_size=BATCH_SIZE, verbose=0)
@@ -91,17 +96,20 @@ def attacked(
     return values.numpy()
 
 
-def shifted(
-    images: np.ndarray, largest: int, random: np.random.Generator
-) -> np.ndarray:
-    """Move each image (N, 28, 28, 1) by up to so many pixels, at random."""
-    moves = random.integers(-largest, largest + 1, (len(images), 2))
-    result = np.empty_like(images)
-    for move in np.unique(moves, axis=0):
-        chosen = (moves == move).all(axis=1)
-        # Digits have a black margin, so what rolls over the edge is black too.
-        result[chosen] = np.roll(images[chosen], move, axis=(1, 2))
-    return result
+def hardened(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Make an image (28, 28, 1) harder to read, at random, but not for a person.
+
+    It is distorted by about two pixels, half of the time blurred, and half of the
+    time put in noise, and stays in [0, 1].
+    """
+    image = distorted(image, random, stretch=0.15, move=2)
+    if random.random() < 0.5:
+        blur = random.uniform(0, BLUR)
+        image = ndimage.gaussian_filter(image, (blur, blur, 0))
+    if random.random() < 0.5:
+        noise = random.normal(0, random.uniform(0, NOISE), image.shape)
+        image = np.clip(image + noise, 0, 1)
+    return image.astype("float32")
 
 
 def train_digits_autoencoder(seed: int = 0) -> keras.Model:
@@ -116,11 +124,20 @@ def train_digits_autoencoder(seed: int = 0) -> keras.Model:
     return train_autoencoder(versions, epochs=12, seed=seed)
 
 
-def distorted(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Stretch, turn and move an image (28, 28, 1) by about a pixel, at random."""
-    matrix = np.eye(2) + random.uniform(-0.08, 0.08, (2, 2))
+def distorted(
+    image: np.ndarray,
+    random: np.random.Generator,
+    stretch: float = 0.08,
+    move: float = 0.5,
+) -> np.ndarray:
+    """Stretch, turn and move an image (28, 28, 1), at random.
+
+    ``stretch`` is the largest entry of the distortion, beside the identity, and
+    ``move`` the farthest way in pixels: by default an image changes by about a pixel.
+    """
+    matrix = np.eye(2) + random.uniform(-stretch, stretch, (2, 2))
     middle = np.full(2, 13.5)
-    offset = middle - matrix @ middle + random.uniform(-0.5, 0.5, 2)
+    offset = middle - matrix @ middle + random.uniform(-move, move, 2)
     return ndimage.affine_transform(image[..., 0], matrix, offset, order=1)[..., None]
 
 
