@@ -170,6 +170,8 @@ def invert(
     shape = find_input_shape(forward, method, input_shape)
     bounds = check_bounds(bounds, shape)
     targets = check_targets(targets, find_output(function, shape))
+    if names_class(method):
+        check_classes(targets)
 
     chunks = [slice(i, i + batch_size) for i in range(0, len(targets), batch_size)]
     proposals, histories = [], []
@@ -211,11 +213,12 @@ def judge(inputs, outputs, targets, method, tolerance, histories, seconds):
         warnings.warn(
             f"{diverged.sum()} of {len(targets)} searches diverged: their "
             "output error is too large to compute with. A smaller learning_rate, or "
-            "bounds, usually helps.",
+            "bounds, usually helps, unless the network itself gives NaN for ordinary "
+            "inputs.",
             RuntimeWarning,
             stacklevel=3,
         )
-    if getattr(getattr(method, "objective", None), "names_class", False):
+    if names_class(method):
         converged = outputs.argmax(axis=-1) == targets.argmax(axis=-1)
     else:
         converged = residual <= tolerance
@@ -369,6 +372,22 @@ def check_targets(targets, output: np.ndarray) -> np.ndarray:
     return targets
 
 
+def names_class(method) -> bool:
+    """Whether the method is asked for a class (cross-entropy), not for an output."""
+    return getattr(getattr(method, "objective", None), "names_class", False)
+
+
+def check_classes(targets: np.ndarray):
+    """Refuse targets that are no shares of classes; most often they are logits."""
+    wrong = (targets < 0).any(axis=-1) | (targets.sum(axis=-1) == 0)
+    if wrong.any():
+        raise ValueError(
+            "targets of cross_entropy are one-hot or probabilities: not negative, and "
+            f"not all zero; {wrong.sum()} of {len(targets)} are something else. To "
+            "reach logits, take squared_error"
+        )
+
+
 def _listed(shape: tuple[int, ...]) -> str:
     return ", ".join(map(str, shape))
 
@@ -397,7 +416,8 @@ def check_proposal(proposal, targets, shape, method) -> tuple[np.ndarray, dict]:
     if not np.isfinite(inputs).all():
         raise RuntimeError(
             f"{method!r} proposed inputs that hold NaN or infinity; a smaller "
-            "learning_rate, or bounds, usually helps"
+            "learning_rate, or bounds, usually helps, unless the network itself gives "
+            "NaN for ordinary inputs"
         )
     return inputs, history
 

@@ -338,16 +338,33 @@ def test_without_a_prior_every_output_is_matched_within_the_bounds(digits):
 
 
 @pytest.mark.parametrize(
-    "layer, decibels, similarity",
-    [("logits", 12.9, 0.28), ("hidden_2", 15.0, 0.46), ("hidden_1", 18.2, 0.63)],
+    "layer, decibels, similarity, accuracy",
+    [
+        ("logits", 12.9, 0.28, 0.75),
+        ("hidden_2", 15.0, 0.46, 0.92),
+        ("hidden_1", 18.2, 0.63, 0.97),
+    ],
 )
-def test_the_default_search_reconstructs_digits(layer, decibels, similarity, digits):
-    x_train, x_test, _ = digits
+def test_the_default_search_reconstructs_digits(
+    layer, decibels, similarity, accuracy, digits
+):
+    x_train, x_test, y_test = digits
     forward = ni.tap(ni.pretrained("mlp"), layer)
     method = ni.GradientInversion().fit(forward, x_train)
     found = ni.invert(forward, forward(x_test), method).inputs
     assert ni.metrics.psnr(x_test, found).mean() >= decibels
     assert ni.metrics.ssim(x_test, found).mean() >= similarity
+    read = ni.metrics.accuracy(ni.pretrained("evaluator"), found, y_test)
+    assert read.mean() >= accuracy
+
+
+def test_targets_of_cross_entropy_are_shares_of_classes(digits):
+    x_train, x_test, _ = digits
+    forward = ni.tap(ni.pretrained("mlp"), "logits")
+    method = ni.GradientInversion(cross_entropy, steps=2).fit(forward, x_train)
+    for targets in (forward(x_test[:3]), np.zeros((3, 10))):
+        with pytest.raises(ValueError, match="3 of 3 .* squared_error"):
+            ni.invert(forward, targets, method)
 
 
 def test_an_image_of_every_class_can_be_drawn(digits):
