@@ -19,7 +19,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from netinvert import certificates, fibers
-from netinvert.data import ASSETS, load_mnist, read_asset
+from netinvert.data import ASSETS, checksum_of, load_mnist, read_asset
 from netinvert.inversion import NO_PROGRESS
 from netinvert.models import pretrained
 
@@ -91,12 +91,13 @@ def fingerprint_of(name: str) -> str:
 
 
 def provenance(count: int) -> dict[str, str | int]:
-    """Say on which network, with what and how a census was made."""
+    """Say on which network, judged by whom, with what and how a census was made."""
     packages = ("numpy", "scipy", "python-flint", "tensorflow", "keras")
     return {
         "command": "python -m netinvert.census FILE",
         "digits": count,
         "network": fingerprint_of("mlp"),
+        "evaluator": f"sha256 {checksum_of('evaluator.npz')}",
         "seconds": "of one processor",
         "machine": f"{platform.machine()}, {os.cpu_count()} processors",
         "python": platform.python_version(),

@@ -106,8 +106,7 @@ def read_asset(name: str) -> dict[str, np.ndarray]:
         If the file is missing, or if its SHA-256 differs from the one noted
         in ``netinvert/assets/SHA256SUMS``. A damaged file is never loaded.
     """
-    lines = (ASSETS / CHECKSUMS).read_text().splitlines()
-    expected = {line.split()[1]: line.split()[0] for line in lines}.get(name)
+    expected = checksum_of(name)
     repair = "Install netinvert again, or run `git checkout netinvert/assets`."
     if not (ASSETS / name).exists():
         raise RuntimeError(f"The file {ASSETS / name} is missing. {repair}")
@@ -121,6 +120,12 @@ def read_asset(name: str) -> dict[str, np.ndarray]:
         )
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return dict(arrays)
+
+
+def checksum_of(name: str) -> str | None:
+    """Return the SHA-256 that is noted for a file of ``netinvert/assets``."""
+    lines = (ASSETS / CHECKSUMS).read_text().splitlines()
+    return {line.split()[1]: line.split()[0] for line in lines}.get(name)
 
 
 def as_images(pixels: np.ndarray) -> np.ndarray:

@@ -17,9 +17,11 @@ from netinvert.inversion import (
     LARGEST,
     Method,
     as_numbers,
+    check_classes,
     check_count,
     check_inputs,
     check_positive,
+    names_class,
 )
 from netinvert.objectives import Objective, relative_error, total_variation
 from netinvert.search import best_of, search
@@ -202,6 +204,8 @@ def starting_inputs(start, mean, forward, targets, *, bounds, seed, input_shape)
     """One input for each target to begin a search with, (N, *input_shape)."""
     middle = np.zeros(()) if bounds is None else (np.add(*bounds)) / 2
     if isinstance(start, Method):
+        if names_class(start):
+            check_classes(targets)
         inputs, _ = start.solve(
             forward, targets, bounds=bounds, seed=seed, input_shape=input_shape
         )

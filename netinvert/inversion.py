@@ -379,11 +379,17 @@ def names_class(method) -> bool:
 
 def check_classes(targets: np.ndarray):
     """Refuse targets that are no shares of classes; most often they are logits."""
-    wrong = (targets < 0).any(axis=-1) | (targets.sum(axis=-1) == 0)
+    if targets.ndim != 2:
+        raise ValueError(
+            "cross_entropy names one class per target, so targets are (N, classes); "
+            f"got {targets.shape}. For other outputs take squared_error"
+        )
+    # with room for rounding, of float16 too
+    wrong = (targets < -1e-3).any(axis=1) | (np.abs(targets.sum(axis=1) - 1) > 1e-2)
     if wrong.any():
         raise ValueError(
             "targets of cross_entropy are one-hot or probabilities: not negative, and "
-            f"not all zero; {wrong.sum()} of {len(targets)} are something else. To "
+            f"with a sum of 1; {wrong.sum()} of {len(targets)} are something else. To "
             "reach logits, take squared_error"
         )
 

@@ -67,7 +67,9 @@ class Objective:
     @property
     def names_class(self) -> bool:
         """Whether targets name a wanted class instead of output values."""
-        return any(term.function is cross_entropy_term for term in self.terms)
+        return any(
+            term.function is cross_entropy_term and term.weight for term in self.terms
+        )
 
     def __add__(self, other: Objective) -> Objective:
         if not isinstance(other, Objective):

@@ -18,6 +18,7 @@ from netinvert.benchmark import results, storage
 from netinvert.benchmark.contestants import METHODS, MOST_OUTPUTS
 from netinvert.benchmark.measure import finish
 from netinvert.benchmark.plans import FULL, SMALL, TAPS, Unit, units_of
+from netinvert.data import checksum_of
 from netinvert.models import NETWORKS, VARIANTS, tap
 from tools.environment import ROOT
 
@@ -276,6 +277,7 @@ def test_the_command_is_recorded_without_folders():
     provenance = benchmark.load_provenance(RESULTS / "head_to_head.csv")
     assert "python -m netinvert.benchmark --full" in provenance["commands"]
     assert not any("/" in word for word in provenance["commands"])
+    assert checksum_of("evaluator.npz") in provenance["evaluator"]
 
 
 def test_the_table_is_what_the_numbers_of_the_images_give():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from netinvert import census, fibers
-from netinvert.data import load_mnist
+from netinvert.data import checksum_of, load_mnist
 from netinvert.models import pretrained
 
 FACTS = json.loads(census.PROVENANCE.read_text())
@@ -29,6 +29,7 @@ def test_the_shipped_results_are_about_500_digits_and_say_how_they_were_made():
     table = census.results()
     assert {len(column) for column in table.values()} == {500}
     assert FACTS["digits"] == 500 and FACTS["network"] == census.fingerprint_of("mlp")
+    assert checksum_of("evaluator.npz") in FACTS["evaluator"]
     assert {"numpy", "scipy", "python", "command"} <= set(FACTS)
     for name in ("collision", "metamer"):
         assert (table[f"{name}_distance"] < table["pair"]).all()

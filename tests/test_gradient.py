@@ -362,9 +362,23 @@ def test_targets_of_cross_entropy_are_shares_of_classes(digits):
     x_train, x_test, _ = digits
     forward = ni.tap(ni.pretrained("mlp"), "logits")
     method = ni.GradientInversion(cross_entropy, steps=2).fit(forward, x_train)
-    for targets in (forward(x_test[:3]), np.zeros((3, 10))):
-        with pytest.raises(ValueError, match="3 of 3 .* squared_error"):
-            ni.invert(forward, targets, method)
+    good = np.eye(10)[:2]
+    for one in (forward(x_test[:1])[0], np.full(10, 0.2), good[0] - good[1] / 10):
+        with pytest.raises(ValueError, match="1 of 3 .* squared_error"):
+            ni.invert(forward, np.vstack([good, one]), method)
+        with pytest.raises(ValueError, match="1 of 3 .* squared_error"):
+            later = ni.GradientInversion(steps=2, start=method)
+            ni.invert(forward, np.vstack([good, one]), later)
+    rounded = good - 1e-7 * (1 - good)
+    assert len(ni.invert(forward, rounded, method).inputs) == 2
+    without = ni.GradientInversion(squared_error + 0 * cross_entropy, steps=2)
+    ni.invert(forward, forward(x_test[:1]), without.fit(forward, x_train))
+
+
+def test_cross_entropy_needs_one_class_per_target():
+    method = ni.GradientInversion(cross_entropy, steps=2)
+    with pytest.raises(ValueError, match=r"\(N, classes\); got \(2, 3, 4\)"):
+        ni.invert(lambda x: x, np.zeros((2, 3, 4)), method, input_shape=(3, 4))
 
 
 def test_an_image_of_every_class_can_be_drawn(digits):

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from netinvert import data
 from netinvert.data import load_mnist
 from netinvert.models import as_function, input_shape_of, pretrained
-from netinvert.train import accuracy, train
+from netinvert.train import accuracy, hardened, train
 
 ACCURACY = {"mlp": 0.9505, "cnn": 0.9610, "evaluator": 0.9885}
 
@@ -68,6 +68,18 @@ def test_the_evaluator_reads_blurred_and_noisy_digits_as_people_do():
     for hard in (noisy, blurred):
         found = pretrained("evaluator").predict(hard, verbose=0).argmax(axis=1)
         assert np.mean(found == y_test) > 0.97
+
+
+def test_hardened_digits_are_pictures_again_and_the_same_for_the_same_seed():
+    (x_train, _), _ = load_mnist()
+    one, same, other = (
+        np.stack([hardened(x, random) for x in x_train[:200]])
+        for random in map(np.random.default_rng, (0, 0, 1))
+    )
+    assert one.shape == (200, 28, 28, 1) and one.dtype == "float32"
+    assert one.min() >= 0 and one.max() <= 1
+    np.testing.assert_array_equal(one, same)
+    assert (np.abs(one - other).max(axis=(1, 2, 3)) > 0.1).all()
 
 
 def test_each_call_gives_a_network_of_its_own():

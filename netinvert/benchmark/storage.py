@@ -16,6 +16,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from netinvert.data import checksum_of
+
 try:
     import fcntl
 except ImportError:  # Windows: two runs at once may do the same work twice
@@ -136,9 +138,10 @@ def check_folder(out: Path, images: int) -> None:
 
 
 def configuration(images: int) -> dict:
-    """What must be equal for results to be compared: images, versions, machine."""
+    """What must be equal to compare results: images, judge, versions, machine."""
     return {
         "images": images,
+        "evaluator": f"sha256 {checksum_of('evaluator.npz')}",
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in VERSIONS},
         "processor": processor(),
