@@ -3,13 +3,14 @@
 import importlib
 
 from netinvert import baselines, certificates, metrics, objectives, plots, widgets
-from netinvert.autoencoder import AutoencoderInversion
 from netinvert.data import load_fashion_items, load_fashion_mnist, load_mnist
-from netinvert.gradient import GradientInversion
-from netinvert.inverse_network import InverseNetwork
+from netinvert.forward import tap
 from netinvert.inversion import Inversion, Method, invert
-from netinvert.levenberg_marquardt import LevenbergMarquardt
-from netinvert.models import load_model, pretrained, tap
+from netinvert.methods.autoencoder import AutoencoderInversion
+from netinvert.methods.gradient import GradientInversion
+from netinvert.methods.inverse_network import InverseNetwork
+from netinvert.methods.levenberg_marquardt import LevenbergMarquardt
+from netinvert.models import load_model, pretrained
 
 __all__ = [
     "AutoencoderInversion",
@@ -19,7 +20,6 @@ __all__ = [
     "LevenbergMarquardt",
     "Method",
     "baselines",
-    "census",
     "certificates",
     "fibers",
     "invert",
@@ -38,8 +38,8 @@ __all__ = [
 
 def __getattr__(name: str):
     # Solvers and exact arithmetic take a while to import, and one chapter needs them.
-    if name in ("census", "fibers"):
-        return importlib.import_module(f"netinvert.{name}")
+    if name == "fibers":
+        return importlib.import_module("netinvert.fibers")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

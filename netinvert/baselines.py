@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from netinvert import regression
-
 CHUNK = 512  # targets compared with the whole training set at once
-PENALTIES = np.logspace(-7, 1, 33)  # as in netinvert.regression, but finer
+PENALTIES = np.logspace(-7, 1, 33)
 
 
 def blank(inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -126,7 +124,7 @@ def ridge(inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray) -> np.nd
     """
     inputs, outputs, targets = _check(inputs, outputs, targets)
     flat = inputs.reshape(len(inputs), -1).astype("float64")
-    weights = regression.ridge(outputs, flat, PENALTIES)
+    weights = ridge_weights(outputs, flat, PENALTIES)
     return _inside(weights[0] + targets @ weights[1:], inputs)
 
 
@@ -189,3 +187,28 @@ def _inside(answer: np.ndarray, inputs: np.ndarray) -> np.ndarray:
 def _check_size(name: str, size: int, largest: int) -> None:
     if not 1 <= size <= largest:
         raise ValueError(f"{name} must lie between 1 and {largest}, got {size}")
+
+
+def ridge_weights(
+    features: np.ndarray, answers: np.ndarray, penalties: np.ndarray
+) -> np.ndarray:
+    """Weights (1 + q, k) of the ridge regression whose penalty predicts best."""
+    mean, center = features.mean(axis=0), answers.mean(axis=0)
+    centered = features - mean
+    energy, axes = np.linalg.eigh(centered.T @ centered)
+    energy = np.maximum(energy, 0)
+    covariance = axes.T @ (centered.T @ (answers - center))
+    total, lowest = np.sum((answers - center) ** 2), np.inf
+    penalties = penalties * (energy.max() or 1.0)  # 1: outputs that never vary
+    best = penalties[-1]
+    for penalty in penalties:
+        gain = (energy + 2 * penalty) / (energy + penalty) ** 2
+        error = total - np.sum(gain @ covariance**2)
+        freedom = 1 + np.sum(energy / (energy + penalty))
+        if freedom >= len(answers):
+            continue  # as many parameters as examples: nothing left to validate on
+        score = error / (1 - freedom / len(answers)) ** 2
+        if score < lowest:
+            lowest, best = score, penalty
+    slopes = axes @ (covariance / (energy + best)[:, np.newaxis])
+    return np.vstack([center - mean @ slopes, slopes])

@@ -19,7 +19,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from tqdm.auto import tqdm
 
-from netinvert.models import as_function, input_shape_of
+from netinvert.forward import as_function, input_shape_of
 
 PROGRESS_AFTER_SECONDS = 2.0  # shorter work needs no progress bar
 LARGEST = float(np.finfo("float32").max)  # networks compute in float32
@@ -501,3 +501,17 @@ def check_count(name: str, value, minimum: int = 1) -> int:
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
     return int(value)
+
+
+def is_image(input_shape: tuple[int, ...]) -> bool:
+    """Whether inputs have the shape (height, width, channels)."""
+    return len(input_shape) == 3
+
+
+def scaling(inputs: np.ndarray):
+    """Offset and scale: of all values of images, of each value of other inputs."""
+    if is_image(inputs.shape[1:]):
+        offset, scale = float(inputs.min()), float(np.ptp(inputs))
+        return offset, scale or 1.0
+    offset, scale = inputs.mean(axis=0), inputs.std(axis=0)
+    return offset, np.where(scale > 0, scale, 1)

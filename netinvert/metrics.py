@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import stdtrit  # scipy.stats takes half a second to import
 
-from netinvert.models import as_function
+from netinvert.forward import as_function
 
 CHUNK = 1024  # images measured at once, so that memory stays flat
 SSIM_WINDOW = 7  # pixels

@@ -115,13 +115,13 @@ SLOWER = swap("learning_rate: float = 0.2", "learning_rate: float = 0.02")
 FAULTS = [
     Fault(
         "learning rate ten times too small",
-        "netinvert/gradient.py",
+        "netinvert/methods/gradient.py",
         SLOWER,
-        "tests/test_gradient.py -k default_search",
+        "tests/methods/test_gradient.py -k default_search",
     ),
     Fault(
         "the same, as chapter 3 shows it",
-        "netinvert/gradient.py",
+        "netinvert/methods/gradient.py",
         SLOWER,
         "notebooks/03_gradient_search.ipynb",
     ),
@@ -135,17 +135,17 @@ FAULTS = [
         "cross-entropy takes logits for probabilities",
         "netinvert/inversion.py",
         swap("np.abs(targets.sum(axis=1) - 1) > 1e-2", "(targets < -1)[:, 0]"),
-        "tests/test_gradient.py -k cross_entropy",
+        "tests/methods/test_gradient.py -k cross_entropy",
     ),
     Fault(
         "flipped sign of the step",
-        "netinvert/search.py",
+        "netinvert/methods/gradient.py",
         swap("moved = code - decayed", "moved = code + decayed"),
         "tests/test_methods.py -k linear_network",
     ),
     Fault(
         "lost seed",
-        "netinvert/gradient.py",
+        "netinvert/methods/gradient.py",
         swap(
             "np.random.default_rng(seed).uniform(", "np.random.default_rng().uniform("
         ),
@@ -153,7 +153,7 @@ FAULTS = [
     ),
     Fault(
         "neighbours coupled",
-        "netinvert/search.py",
+        "netinvert/methods/gradient.py",
         swap(
             "square = 0.999 * square + 0.001 * tf.square(gradient)",
             "square = 0.999 * square + 0.001 * tf.reduce_mean("
@@ -163,35 +163,35 @@ FAULTS = [
     ),
     Fault(
         "second order: the box gives nothing to the others",
-        "netinvert/damped_step.py",
+        "netinvert/methods/levenberg_marquardt.py",
         swap("    force += solve_damped(gram, level, missing)\n", ""),
-        "tests/test_levenberg_marquardt.py -k box",
+        "tests/methods/test_levenberg_marquardt.py -k box",
     ),
     Fault(
         "second order: any step is good",
-        "netinvert/second_order.py",
+        "netinvert/methods/levenberg_marquardt.py",
         swap("good = errors < state.errors", "good = errors < 1e30"),
-        "tests/test_levenberg_marquardt.py -k history_goes",
+        "tests/methods/test_levenberg_marquardt.py -k history_goes",
     ),
     Fault(
         "second order: one Jacobian for different starts",
-        "netinvert/second_order.py",
+        "netinvert/methods/levenberg_marquardt.py",
         swap(
             "alike = tf.reduce_all(state.codes == first)", "alike = tf.constant(True)"
         ),
-        "tests/test_levenberg_marquardt.py -k elsewhere",
+        "tests/methods/test_levenberg_marquardt.py -k elsewhere",
     ),
     Fault(
         "wrong tap: the layer before",
-        "netinvert/tapping.py",
+        "netinvert/forward.py",
         swap("return [model.layers[layer]]", "return [model.layers[layer - 1]]"),
-        "tests/test_tapping.py",
+        "tests/test_forward.py",
     ),
     Fault(
         "wrong tap: probabilities for logits",
-        "netinvert/tapping.py",
+        "netinvert/forward.py",
         swap('tensor, name=f"{model.name}_to_logits"', "model.output"),
-        "tests/test_tapping.py",
+        "tests/test_forward.py",
     ),
     Fault(
         "the judge trusts the method's bounds",
@@ -204,9 +204,9 @@ FAULTS = [
     ),
     Fault(
         "a function that has changed is searched as it was",
-        "netinvert/search.py",
+        "netinvert/methods/gradient.py",
         swap("Snapshot(forward, identity, answers.tobytes())", "forward"),
-        "tests/test_gradient.py -k changed",
+        "tests/methods/test_gradient.py -k changed",
     ),
     Fault(
         "decibels doubled",
@@ -240,7 +240,7 @@ FAULTS = [
     ),
     Fault(
         "fibres: the last pixels are not solved for",
-        "netinvert/repair.py",
+        "netinvert/fibers/exact.py",
         swap(
             "fmpq(second[place], below) + change / below", "fmpq(second[place], below)"
         ),
@@ -248,62 +248,62 @@ FAULTS = [
     ),
     Fault(
         "fibres: a twin is not looked at again",
-        "netinvert/repair.py",
+        "netinvert/fibers/exact.py",
         swap("if not same or ", "if False and not same or "),
-        "tests/test_fibers.py -k looked_at_again",
+        "tests/fibers/test_fibers.py -k looked_at_again",
     ),
     Fault(
         "fibres: walls on the wrong side",
-        "netinvert/affine.py",
+        "netinvert/fibers/layers.py",
         swap("side = np.where(units, 1.0, -1.0)", "side = np.where(units, -1.0, 1.0)"),
-        "tests/test_fibers.py -k one_affine",
+        "tests/fibers/test_fibers.py -k one_affine",
     ),
     Fault(
         "fibres: an equation is dropped",
-        "netinvert/fibers.py",
+        "netinvert/fibers/twins.py",
         swap("kept = order[:rank]", "kept, rank = order[: rank - 1], rank - 1"),
-        "tests/test_fibers.py -k samples",
+        "tests/fibers/test_fibers.py -k samples",
     ),
     Fault(
         "fibres: the box is ignored",
-        "netinvert/interior.py",
+        "netinvert/fibers/polytope.py",
         swap("np.full(size, -box[1])", "np.full(size, -9 * box[1])"),
-        "tests/test_fibers.py -k interior",
+        "tests/fibers/test_fibers.py -k interior",
     ),
     Fault(
         "fibres: the interior path ignores its equations",
-        "netinvert/interior.py",
+        "netinvert/fibers/polytope.py",
         swap("free + spread @ change", "free"),
-        "tests/test_fibers.py -k interior",
+        "tests/fibers/test_fibers.py -k interior",
     ),
     Fault(
         "fibres: widths swapped",
-        "netinvert/fibers.py",
+        "netinvert/fibers/twins.py",
         swap(
             "in polytope.extremes(among, x.ravel())",
             "in polytope.extremes(among, x.ravel())[::-1]",
         ),
-        "tests/test_fibers.py -k linear_program_per_pixel",
+        "tests/fibers/test_fibers.py -k linear_program_per_pixel",
     ),
     Fault(
         "fibres: seen and unseen swapped",
-        "netinvert/fibers.py",
+        "netinvert/fibers/twins.py",
         swap("return seen, inputs - seen", "return inputs - seen, seen"),
-        "tests/test_fibers.py -k unseen",
+        "tests/fibers/test_fibers.py -k unseen",
     ),
     Fault(
         "fibres: small pivots counted as none",
-        "netinvert/ledger.py",
+        "netinvert/fibers/ledger.py",
         swap("RANK = 1e-9", "RANK = 0.3"),
         "tests/test_certificates.py -k ledger",
     ),
     Fault(
         "fibres: the census judges the digit, not its twin",
-        "netinvert/census.py",
+        "netinvert/studies/census.py",
         swap(
             "twins.append(certificate.inputs[1])", "twins.append(certificate.inputs[0])"
         ),
-        "tests/test_census.py",
+        "tests/studies/test_census.py",
     ),
     Fault("stored picture emptied", CHAPTER, on_cells(empty_picture), CHAPTER),
     Fault("stored number changed", CHAPTER, on_cells(change_a_stored_digit), CHAPTER),

@@ -5,7 +5,8 @@ import pytest
 
 from netinvert import baselines, metrics
 from netinvert.data import load_mnist
-from netinvert.models import pretrained, tap
+from netinvert.forward import tap
+from netinvert.models import pretrained
 
 SAME_CALL = [
     baselines.blank,

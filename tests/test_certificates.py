@@ -13,7 +13,8 @@ import pytest
 from netinvert import certificates, fibers
 from netinvert.certificates import Certificate, Layer, Refused, load, save, verify
 from netinvert.data import ASSETS, load_mnist
-from netinvert.models import pretrained, tap
+from netinvert.forward import tap
+from netinvert.models import pretrained
 
 HALF = Fraction(1, 2)
 

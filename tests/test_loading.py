@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from keras import layers
 
-from netinvert.gradient import GradientInversion
+from netinvert.forward import as_function, tap
 from netinvert.inversion import invert
-from netinvert.loading import load_model
-from netinvert.models import as_function
-from netinvert.tapping import tap
+from netinvert.methods.gradient import GradientInversion
+from netinvert.models import load_model
 
 VECTORS = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
 

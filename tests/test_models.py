@@ -8,8 +8,9 @@ from scipy.ndimage import gaussian_filter
 
 from netinvert import data
 from netinvert.data import load_mnist
-from netinvert.models import as_function, input_shape_of, pretrained
-from netinvert.train import accuracy, hardened, train
+from netinvert.forward import as_function, input_shape_of
+from netinvert.models import pretrained
+from netinvert.studies.train import accuracy, hardened, train
 
 ACCURACY = {"mlp": 0.9505, "cnn": 0.9610, "evaluator": 0.9885}
 

@@ -1,0 +1,194 @@
+"""The books of a network: what each of its layers can still tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from scipy.linalg import qr
+
+from netinvert import plots
+from netinvert.certificates import Layer
+from netinvert.fibers.layers import Affine, Bend, affine_steps, check_input, layers_of
+from netinvert.fibers.polytope import one_thread
+from netinvert.forward import calls_in
+
+RANK = 1e-9  # relative to the largest pivot
+
+
+@dataclass(frozen=True, eq=False)
+class Ledger:
+    """What is lost on the way through a network, layer by layer.
+
+    Attributes
+    ----------
+    layers : list of L str
+    widths : int array (L,)
+        Units.
+    ranks : int array (L, N)
+        Rank of the Jacobian at each of N inputs.
+    invisible : float array (L, N)
+        Share of the data's variance in the Jacobian's null space there.
+    on : float array (L, N)
+        Share of the units that are on; 1 before a ReLU.
+    dead, always : int arrays (L,)
+        Units that are off, and on, at all of the inputs given.
+    size : int
+        Numbers in an input.
+    """
+
+    layers: list[str]
+    widths: np.ndarray
+    ranks: np.ndarray
+    invisible: np.ndarray
+    on: np.ndarray
+    dead: np.ndarray
+    always: np.ndarray
+    size: int
+
+    @property
+    def fibres(self) -> np.ndarray:
+        """Dimension of the fibre around each input (L, N)."""
+        return self.size - self.ranks
+
+    def __str__(self) -> str:
+        wide = max(map(len, self.layers))
+        head = f"{'':{wide}}  width   rank (least-most)  fibre  invisible  dead"
+        lines = [head]
+        for k, name in enumerate(self.layers):
+            ranks, fibre = self.ranks[k], self.fibres[k].mean()
+            spread = f"{ranks.mean():.1f} ({ranks.min()}-{ranks.max()})"
+            lines.append(
+                f"{name:{wide}}  {self.widths[k]:5d}  {spread:>18}  {fibre:5.1f}  "
+                f"{self.invisible[k].mean():9.0%}  {self.dead[k]:4d}"
+            )
+        return "\n".join(lines)
+
+    def picture(self) -> plots.Picture:
+        """Draw width and rank (left), and the invisible share (right), per layer."""
+        axes = plots.axes_for("", "", height=0.9 + 0.35 * len(self.layers))
+        figure = axes.figure
+        axes.remove()
+        left, right = figure.subplots(1, 2, sharey=True)
+        places = np.arange(len(self.layers))
+        left.barh(places, self.widths, color="#D8D8D8", label="width")
+        rows = ((left, self.ranks, "rank"), (right, 100 * self.invisible, ""))
+        for panel, values, label in rows:
+            ends = abs(np.percentile(values, [0, 100], axis=1) - values.mean(axis=1))
+            look = {"fmt": "o", "color": plots.COLOURS[0], "capsize": 3}
+            panel.spines[["top", "right"]].set_visible(False)
+            panel.errorbar(values.mean(axis=1), places, xerr=ends, label=label, **look)
+        left.axvline(self.size, color=plots.QUIET, linestyle=":", label="input")
+        left.set(xlabel="units", yticks=places, yticklabels=self.layers, xlim=(0, None))
+        right.set(xlabel="invisible variance (%)", xlim=(0, 100))
+        left.invert_yaxis()
+        figure.legend(loc="outside upper left", **plots.LEGEND)
+        return figure
+
+
+@one_thread
+def ledger(
+    network: keras.Model | Sequence[Layer], inputs: np.ndarray, points: int = 32
+) -> Ledger:
+    """Keep the books of a ReLU network.
+
+    Parameters
+    ----------
+    network : keras.Model or sequence of Layer
+        Layers that :func:`netinvert.fibers.layers_of` knows. A softmax at the end
+        is booked where the model has one.
+    inputs : array (M, *input_shape)
+        Data: its variance is shared out, and units that are never on are counted.
+    points : int
+        At how many of the inputs, the first ones, the Jacobian is looked at.
+
+    Returns
+    -------
+    Ledger
+        With N = the smaller of M and ``points``.
+
+    Raises
+    ------
+    ValueError
+        If a layer is of another kind, an input has another shape or is not finite,
+        or all inputs are the same, so that there is no variance to share out.
+    """
+    inputs, layers = np.asarray(inputs, "float64"), layers_of(network)
+    check_data(layers, inputs, points)
+    steps = affine_steps(layers, inputs.shape[1:])
+    values = inputs.reshape(len(inputs), -1)
+    size, points = values.shape[1], min(points, len(values))
+    # The rows of the first layer span all that any layer sees: its coordinates in
+    # an orthogonal basis of them do the same with smaller matrices.
+    basis = qr(steps[0].matrix, mode="economic")[0]
+    centred = values - values.mean(axis=0)
+    total, spread = (centred**2).sum(), centred @ basis
+    spread = spread.T @ spread
+    jacobians = basis[None]
+    books = {}
+    for step in steps:
+        values, jacobians = advance(step, values, jacobians, points)
+        seen = look(jacobians, spread, points)
+        on = values > 0 if isinstance(step, Bend) else np.ones_like(values, bool)
+        books[step.name] = (seen, on)
+    if ends_in_softmax(network):
+        jacobians = jacobians - jacobians.mean(axis=1, keepdims=True)
+        seen = look(jacobians, spread, points)
+        books["softmax"] = (seen, np.ones_like(values, bool))
+    seen = np.array([seen for seen, _ in books.values()])
+    return Ledger(
+        layers=list(books),
+        widths=np.array([on.shape[1] for _, on in books.values()]),
+        ranks=seen[..., 0].astype(int),
+        invisible=np.clip(1 - seen[..., 1] / total, 0, 1),
+        on=np.array([on[:points].mean(axis=1) for _, on in books.values()]),
+        dead=np.array([(~on).all(axis=0).sum() for _, on in books.values()]),
+        always=np.array([on.all(axis=0).sum() for _, on in books.values()]),
+        size=size,
+    )
+
+
+def check_data(layers: Sequence[Layer], inputs: np.ndarray, points: int) -> None:
+    """Refuse data in which there is nothing to count."""
+    if inputs.ndim < 2 or len(inputs) < 2 or points < 1:
+        raise ValueError(
+            "the books are kept over two inputs at least, in an array (M, "
+            f"*input_shape), and at one point at least; got shape {inputs.shape} and "
+            f"points={points}"
+        )
+    for one in (inputs.min(axis=0), inputs.max(axis=0)):  # finite if all inputs are
+        check_input(layers, one, None)
+    if not np.ptp(inputs, axis=0).any():
+        raise ValueError("all inputs are the same: there is no variance to share out")
+
+
+def advance(step: Affine | Bend, values, jacobians, points: int):
+    """Take values (M, k) and Jacobians (N or 1, k, n) through one step."""
+    if isinstance(step, Affine):
+        values = (values @ step.matrix + step.bias) / step.divisor
+        return values, step.matrix.T @ jacobians / step.divisor
+    factors = np.where(values > 0, 1.0, step.slope)
+    return factors * values, factors[:points, :, None] * jacobians
+
+
+def look(jacobians: np.ndarray, spread: np.ndarray, points: int) -> np.ndarray:
+    """Return the rank of each Jacobian and the variance in its row space (N, 2)."""
+    found = []
+    for jacobian in jacobians:
+        rows = jacobian[np.any(jacobian, axis=1)]
+        basis, triangle, _ = qr(rows.T, mode="economic", pivoting=True)
+        sizes = abs(np.diag(triangle))
+        seen = basis[:, sizes > RANK * sizes.max(initial=0)]
+        found.append((seen.shape[1], (seen * (spread @ seen)).sum()))
+    return np.broadcast_to(found, (points, 2))
+
+
+def ends_in_softmax(network) -> bool:
+    if not isinstance(network, keras.Model):
+        return False
+    last = calls_in(network)[0].operation
+    activation = getattr(last, "activation", None)
+    softmax = activation is keras.activations.softmax
+    return softmax or isinstance(last, keras.layers.Softmax)

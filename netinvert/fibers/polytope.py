@@ -1,0 +1,339 @@
+"""Walks in a polytope: nearest points, extreme values and random points."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.blas import dsyrk
+from scipy.optimize import linprog
+from threadpoolctl import ThreadpoolController
+
+MOST_STEPS = 100
+MOST_HALVINGS = 30  # of one step; more would change nothing but rounding
+TOLERANCE = 1e-9  # of a row of length 1
+ROUNDING = 1e-13  # relative, in the value of the dual
+SOFT, HARD = 1e-8, 1e-10  # damping of Newton's steps: at first, and the least
+FAR = 10.0  # where the point lies, outside [0, 1], that pulls at a coordinate
+TOGETHER = 8  # coordinates pulled at once
+TOUCHING = 1e-7
+
+# Matrices of a hundred rows are factored in a fraction of a millisecond. Shared out
+# over threads, they wait for each other: sixty times as long on a busy computer.
+one_thread = ThreadpoolController().wrap(limits=1, user_api="blas")
+
+
+class Infeasible(ValueError):
+    """No input fulfils what was asked."""
+
+
+class Polytope(NamedTuple):
+    """Points x in [low, high]^n with rows @ x = values, or >= where not equal.
+
+    ``rows`` (k, n), ``values`` (k,) and ``equal`` (k,) bool.
+    """
+
+    rows: np.ndarray
+    values: np.ndarray
+    equal: np.ndarray
+    low: float
+    high: float
+
+
+def nearest(
+    polytope: Polytope, target: np.ndarray, reach: float = np.inf
+) -> np.ndarray:
+    """Return the point of a polytope that is closest to a target.
+
+    Every row has a price, and the point is what remains of the target, moved along
+    the rows by their prices and cut off at the box. Newton's method finds the
+    prices at which all rows are fulfilled: the dual of the projection is concave,
+    piecewise quadratic, and has one variable per row.
+
+    Parameters
+    ----------
+    polytope : Polytope
+    target : float array (n,)
+    reach : float
+        Give up where every point is farther away than this.
+
+    Returns
+    -------
+    float array (n,)
+
+    Raises
+    ------
+    Infeasible
+        If the polytope has no point within reach. The dual proves it: its value
+        is never above half the squared distance.
+    RuntimeError
+        If neither method settles.
+
+    Notes
+    -----
+    A projected Newton method (Bertsekas 1982) on the dual. With more rows than
+    numbers the dual is the larger problem, and many walls nearly coincide: then, or
+    where Newton's method does not settle, :mod:`netinvert.interior` takes over.
+    """
+    lengths = np.linalg.norm(polytope.rows, axis=1)
+    lengths[lengths == 0] = 1
+    rows, values = polytope.rows / lengths[:, None], polytope.values / lengths
+    equal, low, high = polytope.equal, polytope.low, polytope.high
+
+    def state(prices):
+        point = np.clip(target + prices @ rows, low, high)
+        gap = values - rows @ point
+        return point, gap, ((point - target) ** 2).sum() / 2 + prices @ gap
+
+    corner = np.linalg.norm(np.maximum(abs(target - low), abs(target - high)))
+    ceiling = (min(corner, reach) ** 2 / 2) * (1 + 1e-6) + 1e-6
+    unit = max(1, abs(target).max())
+    prices, damping = np.zeros(len(rows)), SOFT
+    point, gap, height = state(prices)
+    for _ in range(MOST_STEPS if len(rows) <= len(target) else 0):
+        wrong = np.abs(np.where(equal, gap, np.maximum(gap, -prices))).max(initial=0)
+        if wrong < TOLERANCE * unit:
+            return point
+        if height > ceiling:
+            raise Infeasible(no_point(polytope, reach < corner))
+        active = equal | (prices > 0) | (gap > 0)
+        inside = rows[active][:, (point > low) & (point < high)]
+        square = inside @ inside.T
+        square[np.diag_indices_from(square)] += damping
+        step = np.zeros(len(rows))
+        step[active] = np.linalg.solve(square, gap[active])
+        for halvings in range(MOST_HALVINGS):
+            new = prices + step / 2**halvings
+            new = np.where(equal, new, np.maximum(new, 0))
+            trial = state(new)
+            gain = 1e-4 * gap @ (new - prices) - ROUNDING * (1 + abs(height))
+            if trial[2] >= height + gain:
+                break
+        damping = np.clip(damping * 10 if halvings else damping / 3, HARD, 1)
+        prices, (point, gap, height) = new, trial
+    point = nearest_inside(rows, values, equal, (low, high), target)
+    if point is None and linear_program(polytope, np.zeros(len(target))).status != 2:
+        raise RuntimeError(
+            "the nearest point was not found, though there may be one. Ask for another "
+            "picture, or for a layer with fewer values"
+        )
+    if point is None or np.linalg.norm(point - target) > reach:
+        raise Infeasible(no_point(polytope, point is not None))
+    return point
+
+
+def no_point(polytope: Polytope, limited: bool) -> str:
+    equations = polytope.equal.sum()
+    return (
+        f"no input in [{polytope.low:g}, {polytope.high:g}]"
+        f"{' within reach' if limited else ''} fulfils all {equations} equations and "
+        f"{len(polytope.equal) - equations} inequalities"
+    )
+
+
+def linear_program(polytope: Polytope, cost: np.ndarray):
+    """Minimise cost @ x in a polytope with SciPy's HiGHS."""
+    rows, values, equal, low, high = polytope
+    return linprog(
+        cost,
+        A_ub=-rows[~equal],
+        b_ub=-values[~equal],
+        A_eq=rows[equal],
+        b_eq=values[equal],
+        bounds=(low, high),
+    )
+
+
+def extremes(polytope: Polytope, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the smallest and the largest value of every coordinate.
+
+    A point that is found by pulling at some coordinates is a witness for all of
+    them: what touches the box there need not be looked at again.
+
+    Parameters
+    ----------
+    polytope : Polytope
+    start : float array (n,)
+        A point of the polytope.
+
+    Returns
+    -------
+    lowest, highest : float arrays (n,)
+    """
+    everything = np.arange(len(start))
+    ends = []
+    for sign, wall in ((-1, polytope.low), (1, polytope.high)):
+        best = sign * start
+        for group in np.array_split(everything, -(-len(start) // TOGETHER)):
+            pulled = group[best[group] < sign * wall - TOUCHING]
+            if len(pulled):
+                target = start.copy()
+                target[pulled] = sign * FAR
+                best = np.maximum(best, sign * nearest(polytope, target))
+        for one in everything:
+            if best[one] < sign * wall - TOUCHING:
+                best[one] = -linear_program(polytope, -sign * (everything == one)).fun
+        ends.append(np.where(best > sign * wall - TOUCHING, wall, sign * best))
+    return tuple(ends)
+
+
+def centre(polytope: Polytope) -> np.ndarray:
+    """Return a point that keeps a distance from every wall and from the box.
+
+    Parameters
+    ----------
+    polytope : Polytope
+
+    Returns
+    -------
+    float array (n,)
+        The point closest to mid-grey, among those that keep the largest distance
+        of a quarter of the box, an eighth, a sixteenth and so on.
+    """
+    rows, values, equal, low, high = polytope
+    grey = np.full(rows.shape[1], (low + high) / 2)
+    lengths = np.linalg.norm(rows, axis=1)
+    for halvings in range(2, 20):
+        room = (high - low) / 2**halvings
+        raised = np.where(equal, values, values + room * lengths)
+        inner = Polytope(rows, raised, equal, low + room, high - room)
+        try:
+            return nearest(inner, grey)
+        except (Infeasible, RuntimeError):
+            continue
+    return nearest(polytope, grey)
+
+
+def hit_and_run(
+    polytope: Polytope, starts: np.ndarray, steps: int, seed: int
+) -> np.ndarray:
+    """Walk at random: over and over, to a random place on a random line.
+
+    Parameters
+    ----------
+    polytope : Polytope
+    starts : float array (N, n)
+        Points inside, each the start of a walk of its own.
+    steps : int
+    seed : int
+
+    Returns
+    -------
+    float array (N, n)
+        Where the walks end.
+
+    Notes
+    -----
+    Hit-and-run (Smith 1984): after many steps the ends are uniform in the polytope.
+    """
+    rows, values, equal, low, high = polytope
+    generator = np.random.default_rng(seed)
+    _, sizes, seen = np.linalg.svd(rows[equal], full_matrices=False)
+    seen = seen[sizes > 1e-10 * sizes.max(initial=0)]
+    edges, heights = rows[~equal], values[~equal]
+    points = starts.copy()
+    for _ in range(steps):
+        ways = generator.normal(size=points.shape)
+        ways -= ways @ seen.T @ seen
+        speeds = np.hstack([ways @ edges.T, ways, -ways])
+        room = np.hstack([points @ edges.T - heights, points - low, high - points])
+        limits = -np.maximum(room, 0) / np.where(speeds == 0, np.nan, speeds)
+        back = np.nanmax(np.where(speeds > 0, limits, -np.inf), axis=1)
+        ahead = np.nanmin(np.where(speeds < 0, limits, np.inf), axis=1)
+        lengths = generator.uniform(back, ahead)
+        points = np.clip(points + lengths[:, None] * ways, low, high)
+    return points
+
+
+MOST_STEPS = 100
+TOLERANCE = 1e-9  # of a row of length 1
+SLOPE = 1e-6  # of the distance, in the directions that are free
+TENSION = 1e-12  # the mean of room times price, which is 0 at the answer
+SHORTEN = 0.995  # of the way to the nearest wall: the path stays inside
+
+
+@np.errstate(all="ignore")  # what has no answer grows without end
+def nearest_inside(
+    rows: np.ndarray,
+    values: np.ndarray,
+    equal: np.ndarray,
+    box: tuple[float, float],
+    target: np.ndarray,
+) -> np.ndarray | None:
+    """Return the point of a polytope that is closest to a target.
+
+    Parameters
+    ----------
+    rows : float array (k, n)
+        Each of length 1.
+    values, equal
+        As in :class:`netinvert.fibers.polytope.Polytope`.
+    box : (low, high)
+    target : float array (n,)
+
+    Returns
+    -------
+    float array (n,), or None if the path does not arrive.
+
+    Notes
+    -----
+    Mehrotra's predictor and corrector (1992). A step costs much more than one of
+    Newton's method on the dual, but twenty or thirty of them are enough, also where
+    hundreds of walls meet at nearly the same place.
+    """
+    equations, asked = rows[equal], values[equal]
+    walls, size = rows[~equal], len(target)
+    heights = np.concatenate(
+        [values[~equal], np.full(size, box[0]), np.full(size, -box[1])]
+    )
+
+    def against(x):  # all walls, those of the box too
+        return np.concatenate([walls @ x, x, -x])
+
+    def along(prices):
+        own, low, high = np.split(prices, [len(walls), len(walls) + size])
+        return own @ walls + low - high
+
+    def step(wanted):
+        right = along((wanted - prices * outside) / room) - slope
+        free = cho_solve(factor, right)
+        change = np.linalg.solve(equations @ spread, -off - equations @ free)
+        ahead = free + spread @ change
+        more = against(ahead) + outside
+        return ahead, more, (wanted - prices * more) / room, change
+
+    x = np.full(size, (box[0] + box[1]) / 2)
+    room = np.maximum(against(x) - heights, 0.1)
+    prices, worth = np.ones(len(room)), np.zeros(len(asked))
+    for _ in range(MOST_STEPS):
+        slope = x - target - along(prices) - worth @ equations
+        off, outside = equations @ x - asked, against(x) - heights - room
+        tension = room @ prices / len(room)
+        wrong = max(abs(off).max(initial=0), abs(outside).max())
+        if wrong < TOLERANCE and tension < TENSION and abs(slope).max() < SLOPE:
+            return np.clip(x, *box)
+        own, low, high = np.split(prices / room, [len(walls), len(walls) + size])
+        # The upper half is all that a Cholesky factor needs, for half the work.
+        matrix = dsyrk(1.0, walls * np.sqrt(own)[:, None], trans=True)
+        matrix[np.diag_indices(size)] += 1 + low + high
+        try:
+            factor = cho_factor(matrix)
+            spread = cho_solve(factor, equations.T)
+            _, more, dearer, _ = step(-room * prices)
+            a, b = longest(room, more), longest(prices, dearer)
+            tighter = (room + a * more) @ (prices + b * dearer) / len(room)
+            centred = tension * (tighter / tension) ** 3
+            ahead, more, dearer, change = step(centred - room * prices - more * dearer)
+        except (np.linalg.LinAlgError, ValueError):  # singular, or without end
+            return None
+        way = SHORTEN * min(longest(room, more), longest(prices, dearer))
+        x, room = x + way * ahead, room + way * more
+        prices, worth = prices + way * dearer, worth + way * change
+    return None
+
+
+def longest(values: np.ndarray, change: np.ndarray) -> float:
+    """Return how much of a change, at most 1, leaves all values positive."""
+    shrinking = change < 0
+    return min(1.0, (-values[shrinking] / change[shrinking]).min(initial=np.inf))

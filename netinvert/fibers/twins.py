@@ -1,0 +1,332 @@
+"""What cannot be known: other inputs with exactly the same output.
+
+The fibre of x is the set of all inputs with the same output as x. Within the cell
+of x, in which a ReLU network is affine, it is a polytope, and questions about it
+have answers: the point nearest to any picture, the range of every pixel, random
+points. Equality is handed over as a certificate that somebody else can verify.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from netinvert.certificates import Certificate, Layer
+from netinvert.fibers import polytope
+from netinvert.fibers.exact import certify, independent
+from netinvert.fibers.layers import (
+    affine_steps,
+    cell,
+    check_input,
+    first_affine,
+    layers_of,
+    pattern,
+)
+from netinvert.fibers.ledger import Ledger, ledger
+from netinvert.fibers.polytope import Infeasible, Polytope
+
+__all__ = [
+    "Infeasible",
+    "Ledger",
+    "collision",
+    "fibre",
+    "layers_of",
+    "ledger",
+    "metamer",
+    "samples",
+    "split",
+    "widths",
+]
+
+MARGIN = 1e-6  # from the walls of a cell, so that an exact answer stays inside
+HALFWAY = 0.3  # between a face of the fibre and its middle
+LEAST_GAIN = 1e-3  # of the distance: what makes another cell worth while
+
+Network = keras.Model | Sequence[Layer]
+Bounds = tuple[float, float]
+
+
+def collision(
+    network: Network, x: np.ndarray, toward: np.ndarray, bounds: Bounds = (0.0, 1.0)
+) -> Certificate:
+    """Find the input closest to a picture that the first layer cannot tell from x.
+
+    The first layer's values are equal before its activation, so everything after
+    it is equal as well, whatever it may be.
+
+    Parameters
+    ----------
+    network : keras.Model or sequence of Layer
+        Its first layer with weights is Dense or Conv2D.
+    x, toward : arrays (*input_shape)
+        The input, and the picture that its twin shall look like.
+    bounds : (low, high)
+        The range of every number of an input.
+
+    Returns
+    -------
+    Certificate
+        ``inputs[0]`` is x, ``inputs[1]`` its twin.
+
+    Raises
+    ------
+    ValueError
+        If x lies outside the bounds, or a shape does not fit.
+    Infeasible
+        If no other input in the bounds has the same values.
+    """
+    return metamer(network, x, toward, first_affine(network), bounds)
+
+
+@polytope.one_thread
+def metamer(
+    network: Network,
+    x: np.ndarray,
+    toward: np.ndarray,
+    layer: str | None = None,
+    bounds: Bounds = (0.0, 1.0),
+    crossings: int = 5,
+) -> Certificate:
+    """Find an input close to a picture with the same output as x.
+
+    Inside the activation cell of x the answer is the closest there is. Where a wall
+    of the cell stands in the way, the search goes on in the cell behind it.
+
+    Parameters
+    ----------
+    network : keras.Model or sequence of Layer
+        Layers that :func:`layers_of` knows, at least up to ``layer``.
+    x, toward : arrays (*input_shape)
+        The input, and the picture that its twin shall look like.
+    layer : str, optional
+        The layer whose values are equal; the last when left out: the logits.
+    bounds : (low, high)
+        The range of every number of an input.
+    crossings : int
+        How often the search may go on in another cell. With 0 it stays in that
+        of x.
+
+    Returns
+    -------
+    Certificate
+        ``inputs[0]`` is x, ``inputs[1]`` its metamer.
+
+    Raises
+    ------
+    ValueError
+        If x lies outside the bounds, or a shape does not fit.
+    Infeasible
+        If no other input in the bounds has the same values.
+    """
+    check_count("crossings", crossings, 0)
+    layers = layers_of(network, layer)
+    check_bounds(bounds)
+    x, toward = check_input(layers, x, bounds), check_input(layers, toward, None)
+    if x.shape != toward.shape:
+        raise ValueError(
+            f"the picture needs the shape {x.shape} of x, got {toward.shape}"
+        )
+    shape, x, toward = x.shape, x.ravel(), toward.ravel()
+    steps = affine_steps(layers, shape)
+    on = pattern(steps, x)
+    outputs, here = run(steps, x), cell(steps, on, x.size)
+    if independent(here.jacobian.T)[1] == x.size:
+        raise Infeasible(
+            f"no other input in this cell has the same values at {layers[-1].name!r}: "
+            f"the layer is injective there, its Jacobian has the full rank {x.size}"
+        )
+    try:
+        found = polytope.nearest(within(here, outputs, None, bounds), toward)
+    except (Infeasible, RuntimeError):  # then closer to a wall, where x is
+        found = polytope.nearest(within(here, outputs, x, bounds), toward)
+    for _ in range(crossings):
+        # The best point so far lies on some walls. Behind them it is as good, and
+        # perhaps not yet the best.
+        beyond = flip(on, here.walls @ found - here.heights < 2 * MARGIN)
+        there = cell(steps, beyond, x.size)
+        reach = (1 - LEAST_GAIN) * np.linalg.norm(found - toward)
+        try:
+            among = within(there, outputs, None, bounds)
+            better = polytope.nearest(among, toward, reach)
+        except (Infeasible, RuntimeError):  # or within the margin of being so
+            break
+        on, here, found = beyond, there, better
+    if np.allclose(found, x, rtol=0, atol=MARGIN):
+        raise Infeasible(
+            f"of all inputs in this cell with the same values at {layers[-1].name!r}, "
+            "x itself is the closest to the picture. Ask for another picture"
+        )
+    return certify(layers, steps, on, here.jacobian, x, found, shape, bounds)
+
+
+def fibre(
+    network: Network,
+    x: np.ndarray,
+    layer: str | None = None,
+    bounds: Bounds = (0.0, 1.0),
+) -> Polytope:
+    """Return all inputs in the cell of x with the same output: a polytope.
+
+    Parameters
+    ----------
+    network, x, layer, bounds
+        As for :func:`metamer`.
+
+    Returns
+    -------
+    Polytope
+        For :mod:`netinvert.fibers.polytope`, over flat inputs.
+    """
+    layers = layers_of(network, layer)
+    check_bounds(bounds)
+    x = check_input(layers, x, bounds)
+    steps, x = affine_steps(layers, x.shape), x.ravel()
+    here = cell(steps, pattern(steps, x), x.size)
+    return within(here, run(steps, x), x, bounds)
+
+
+@polytope.one_thread
+def widths(
+    network: Network,
+    x: np.ndarray,
+    layer: str | None = None,
+    bounds: Bounds = (0.0, 1.0),
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the smallest and the largest value that each pixel can take.
+
+    The output stays the same, and the input in the cell of x; all other pixels
+    may change as well.
+
+    Parameters
+    ----------
+    network, x, layer, bounds
+        As for :func:`metamer`.
+
+    Returns
+    -------
+    lowest, highest : float arrays (*input_shape)
+    """
+    among = fibre(network, x, layer, bounds)
+    x = np.asarray(x, "float64")
+    return tuple(end.reshape(x.shape) for end in polytope.extremes(among, x.ravel()))
+
+
+@polytope.one_thread
+def samples(
+    network: Network,
+    x: np.ndarray,
+    count: int,
+    layer: str | None = None,
+    bounds: Bounds = (0.0, 1.0),
+    steps: int = 200,
+    seed: int = 0,
+) -> np.ndarray:
+    """Draw inputs at random that have the same output as x.
+
+    Parameters
+    ----------
+    network, x, layer, bounds
+        As for :func:`metamer`; the samples stay in the cell of x.
+    count : int
+    steps : int
+        Length of the random walk that ends in a sample.
+    seed : int
+
+    Returns
+    -------
+    float array (count, *input_shape)
+        The outputs agree up to rounding in float64.
+    """
+    check_count("count", count, 1)
+    check_count("steps", steps, 1)
+    among = fibre(network, x, layer, bounds)
+    pictures = np.random.default_rng(seed).uniform(*bounds, (count, np.size(x)))
+    # A walk in many dimensions is slow. So each sets out from a place of its own,
+    # between the middle and the point nearest to a random picture.
+    nearest = [polytope.nearest(among, picture) for picture in pictures]
+    starts = HALFWAY * polytope.centre(among) + (1 - HALFWAY) * np.array(nearest)
+    found = polytope.hit_and_run(among, starts, steps, seed)
+    return found.reshape(count, *np.shape(x))
+
+
+@polytope.one_thread
+def split(
+    network: Network, inputs: np.ndarray, layer: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split inputs into what a layer sees of them and what it does not.
+
+    Parameters
+    ----------
+    network : keras.Model or sequence of Layer
+    inputs : array (N, *input_shape)
+        Differences of inputs from a common picture may be split just as well,
+        where the layer is before the first ReLU.
+    layer : str, optional
+        The last when left out: the logits.
+
+    Returns
+    -------
+    seen, unseen : float arrays (N, *input_shape)
+        Their sum is the input. ``seen`` lies in the row space of the Jacobian at
+        that input, ``unseen`` in its null space: the output is the same, to first
+        order, whatever it is.
+    """
+    layers = layers_of(network, layer)
+    inputs = np.stack([check_input(layers, one, None) for one in inputs])
+    steps, seen = affine_steps(layers, inputs.shape[1:]), []
+    for x in inputs.reshape(len(inputs), -1):
+        jacobian = cell(steps, pattern(steps, x), x.size).jacobian
+        _, sizes, rows = np.linalg.svd(jacobian, full_matrices=False)
+        rows = rows[sizes > 1e-10 * sizes.max(initial=0)]
+        seen.append(rows.T @ (rows @ x))
+    seen = np.reshape(seen, inputs.shape)
+    return seen, inputs - seen
+
+
+def check_count(name: str, number: int, least: int) -> None:
+    if not isinstance(number, (int, np.integer)) or number < least:
+        raise ValueError(f"{name} must be a whole number from {least} on, got {number}")
+
+
+def check_bounds(bounds: Bounds) -> None:
+    """Refuse what is no box; an endless one holds no exact statement of ours."""
+    try:
+        low, high = map(float, bounds)
+        fits = -np.inf < low < high < np.inf
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"bounds needs two finite numbers (low, high) with low < high, got {bounds}"
+        )
+
+
+def run(steps, x: np.ndarray) -> np.ndarray:
+    """Compute the outputs (m,) of one flat input in float64."""
+    here = cell(steps, pattern(steps, x), x.size)
+    return here.jacobian @ x + here.offset
+
+
+def within(here, outputs, inside: np.ndarray | None, bounds: Bounds) -> Polytope:
+    """Return the inputs of a cell that have the given outputs.
+
+    They keep clear of the walls by a margin, or by half of what a given point does.
+    """
+    heights = here.heights + MARGIN * here.walls.any(axis=1)
+    if inside is not None:
+        room = here.walls @ inside - here.heights
+        heights = here.heights + np.clip(room / 2, 0, MARGIN)
+    order, rank = independent(here.jacobian.T)  # equations that say the same go
+    kept = order[:rank]
+    rows = np.concatenate([here.jacobian[kept], here.walls])
+    values = np.concatenate([(outputs - here.offset)[kept], heights])
+    return Polytope(rows, values, np.arange(len(rows)) < rank, *bounds)
+
+
+def flip(on: list[np.ndarray], crossed: np.ndarray) -> list[np.ndarray]:
+    """Change the side of the units whose wall is crossed."""
+    ends = np.cumsum([len(units) for units in on])[:-1]
+    parts = np.split(crossed, ends) if on else []
+    return [units ^ part for units, part in zip(on, parts, strict=True)]

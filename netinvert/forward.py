@@ -1,0 +1,337 @@
+"""The forward network, and taps: the part of it whose output is held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from numbers import Integral
+
+import keras
+
+SQUASHING = {
+    keras.activations.softmax,
+    keras.activations.log_softmax,
+    keras.activations.sigmoid,
+}
+SQUASHING_OPERATIONS = {"Softmax", "LogSoftmax", "Sigmoid"}  # layers and keras.ops
+ACTIVATED_LAYERS = (  # layers that apply their activation last
+    keras.layers.Dense,
+    keras.layers.EinsumDense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
+
+
+def tap(model: keras.Model, layer: str | int) -> keras.Model:
+    """Return the part of a network up to one of its layers.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Sequential or functional, with one input. It is not changed.
+    layer : str or int
+        The name of a layer, also of one inside a nested model; or its index in
+        ``model.layers``; or ``"logits"``: the values before the final softmax or
+        sigmoid, also where that activation belongs to the last layer itself.
+
+    Returns
+    -------
+    keras.Model
+        From the same inputs to that layer's output. It shares the weights of
+        ``model``, so it follows when ``model`` is trained further. A model whose
+        last layer is linear already gives logits and is returned as it is.
+
+    Raises
+    ------
+    ValueError
+        If there is no such layer, if it has several outputs or is used several
+        times, or if the model has several inputs or no known graph of layers.
+
+    Examples
+    --------
+    >>> forward = tap(pretrained("mlp"), "logits")
+    >>> forward.output_shape
+    (None, 10)
+    """
+    check_graph(model)
+    if not isinstance(layer, str | Integral) or isinstance(layer, bool):
+        raise ValueError(f"tap needs a layer's name or index, got {layer!r:.80}")
+    if layer == "logits":
+        try:
+            return up_to_logits(model)
+        except ValueError:
+            if not any(paths_named(model, layer)):
+                raise
+    return follow(model, path_to(model, layer))
+
+
+def check_graph(model: keras.Model) -> None:
+    """Refuse a model in which there is nothing to tap, and say what to do."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"tap needs a Keras model, got {type(model).__name__}.")
+    if isinstance(model, keras.Sequential) and not model.built:
+        raise ValueError(
+            f"The Sequential model {model.name!r} has not been built, so its layers "
+            "have no shapes yet. Begin it with keras.Input(shape), or call "
+            "model.build((None, *shape)), and tap it then."
+        )
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
+        raise ValueError(
+            f"{type(model).__name__} {model.name!r} is a subclassed model: Keras "
+            "does not know which layer feeds which. Give invert a function that "
+            "calls the layers up to your tap, such as lambda x: model.hidden(x), "
+            "or rebuild the network as keras.Model(inputs, outputs)."
+        )
+    check_one_input(model)
+
+
+def check_one_input(model: keras.Model) -> None:
+    """Refuse a model with several inputs, and say how to fix all but one."""
+    inputs = getattr(model, "inputs", None) or []
+    if len(inputs) > 1:
+        names = ", ".join(repr(tensor.name) for tensor in inputs)
+        raise ValueError(
+            f"Model {model.name!r} has {len(inputs)} inputs ({names}), and an "
+            "inversion searches for one. Fix the others: use a function such as "
+            "lambda x: model([x, constant]) as the forward network."
+        )
+
+
+def path_to(model: keras.Model, layer: str | int) -> list[keras.Layer]:
+    """Find a layer: the nested models that lead to it, then the layer itself."""
+    if isinstance(layer, Integral):
+        if -len(model.layers) <= layer < len(model.layers):
+            return [model.layers[layer]]
+        paths = []
+    else:
+        paths = sorted(paths_named(model, layer), key=len)
+    if not paths:
+        names = "\n".join(described_layers(model))
+        raise ValueError(
+            f"Model {model.name!r} has no layer {layer!r}. It has\n{names}"
+        )
+    if len(paths) > 1 and len(paths[0]) == len(paths[1]):
+        holders = ", ".join(repr(path[-2].name) for path in paths)
+        raise ValueError(
+            f"Several nested models have a layer {layer!r}: {holders}. Tap by index, "
+            "or give the layers different names."
+        )
+    return paths[0]
+
+
+def paths_named(model: keras.Model, name: str) -> Iterator[list[keras.Layer]]:
+    """Yield the path to every layer of that name, nested models included."""
+    for layer in model.layers:
+        if layer.name == name:
+            yield [layer]
+        if isinstance(layer, keras.Model):
+            for path in paths_named(layer, name):
+                yield [layer, *path]
+
+
+def described_layers(model: keras.Model, indent: str = "  ") -> Iterator[str]:
+    """Yield one line for each layer, nested models indented."""
+    for index, layer in enumerate(model.layers):
+        yield f"{indent}{index}: {layer.name!r} ({type(layer).__name__})"
+        if isinstance(layer, keras.Model):
+            yield from described_layers(layer, indent + "    ")
+
+
+def follow(model: keras.Model, path: list[keras.Layer]) -> keras.Model:
+    """Return the model up to the output of the layer at the end of a path."""
+    layer, *rest = path
+    calls = [call for call in calls_in(model) if call.operation is layer]
+    if len(calls) != 1:
+        raise ValueError(
+            f"Layer {layer.name!r} is used {len(calls)} times on the way from inputs "
+            f"to outputs of model {model.name!r}, so its output is not one tensor. "
+            "Build keras.Model(model.inputs, tensor) for the tensor that you mean."
+        )
+    if rest:
+        check_graph(layer)
+        return and_then(model, calls[0], follow(layer, rest))
+    tensor = only(calls[0].output_tensors, f"Layer {layer.name!r}", "outputs")
+    return keras.Model(model.inputs[0], tensor, name=f"{model.name}_to_{layer.name}")
+
+
+def up_to_logits(model: keras.Model) -> keras.Model:
+    """Return the model up to the values before its final softmax or sigmoid."""
+    only(model.outputs, f"Model {model.name!r}", "outputs")
+    last = calls_in(model)[0]
+    layer = last.operation
+    activation = getattr(layer, "activation", None)
+    if isinstance(layer, keras.Model):
+        check_graph(layer)
+        inner = up_to_logits(layer)
+        return model if inner is layer else and_then(model, last, inner)
+    if activation is keras.activations.linear:
+        return model
+    if isinstance(layer, ACTIVATED_LAYERS) and activation in SQUASHING:
+        head = PreActivation(layer, dtype=layer.dtype_policy, name="logits")
+        return and_then(model, last, head)
+    if type(layer).__name__ in SQUASHING_OPERATIONS or (
+        isinstance(layer, keras.layers.Activation) and activation in SQUASHING
+    ):
+        tensor = only(last.input_tensors, f"Layer {layer.name!r}", "inputs")
+        return keras.Model(model.inputs[0], tensor, name=f"{model.name}_to_logits")
+    shown = f" with activation {activation.__name__!r}" if activation else ""
+    raise ValueError(
+        f"Model {model.name!r} ends in {layer.name!r} ({type(layer).__name__}{shown}), "
+        "not in a softmax, a sigmoid or a linear layer, so it has no logits. Use the "
+        "model itself as the forward network, or tap one of its layers by name."
+    )
+
+
+def calls_in(model: keras.Model) -> list:
+    """Return every call of a layer in a model's graph, from the outputs back."""
+    calls, tensors = {}, list(model.outputs)
+    for tensor in tensors:  # grows on the way
+        layer, number, _ = tensor._keras_history
+        call = layer._inbound_nodes[number]
+        if id(call) not in calls:
+            calls[id(call)] = call
+            tensors.extend(call.input_tensors)
+    return list(calls.values())
+
+
+def and_then(model: keras.Model, call, head: keras.Layer) -> keras.Model:
+    """Return the model up to the inputs of one call, with another head on it."""
+    tensor = only(call.input_tensors, f"Layer {call.operation.name!r}", "inputs")
+    given = model.inputs[0]
+    # A fresh Input, because calling the head on the model's own tensor would leave
+    # a trace in the model's graph.
+    inputs = keras.Input(batch_shape=given.shape, dtype=given.dtype, name=given.name)
+    values = inputs if tensor is given else keras.Model(given, tensor)(inputs)
+    return keras.Model(inputs, head(values), name=f"{model.name}_to_{head.name}")
+
+
+def only(tensors: list, owner: str, what: str):
+    """Return the one tensor there is; refuse several."""
+    if len(tensors) == 1:
+        return tensors[0]
+    names = ", ".join(tensor.name for tensor in tensors)
+    raise ValueError(
+        f"{owner} has {len(tensors)} {what} ({names}), and a tap holds one. Choose "
+        "with tap(model, name of a layer), or build keras.Model(model.inputs, tensor)."
+    )
+
+
+@keras.saving.register_keras_serializable(package="netinvert")
+class PreActivation(keras.layers.Wrapper):
+    """A layer without its activation, on the very same weights."""
+
+    def call(self, inputs):
+        """Compute what the layer computes before its activation."""
+        # copy.copy would save and reload a Keras layer, which copies the weights.
+        linear = object.__new__(type(self.layer))
+        vars(linear).update(vars(self.layer))
+        vars(linear)["activation"] = keras.activations.linear
+        return linear.call(inputs)
+
+
+def before_relu(forward):
+    """The part of a network before the ReLU it ends in, and whether it ends in one.
+
+    Where a unit is off, its ReLU has no slope, and hides how far the unit is from
+    being on.
+    """
+    if not (isinstance(forward, keras.Model) and getattr(forward, "inputs", None)):
+        return forward, False
+    last = calls_in(forward)[0]
+    layer = last.operation
+    rectifies = getattr(layer, "activation", None) is keras.activations.relu
+    if isinstance(layer, ACTIVATED_LAYERS) and rectifies:
+        head = PreActivation(layer, dtype=layer.dtype_policy, name="before_relu")
+        return and_then(forward, last, head), True
+    if plain_relu(layer) or (isinstance(layer, keras.layers.Activation) and rectifies):
+        return keras.Model(forward.inputs[0], last.input_tensors[0]), True
+    return forward, False
+
+
+def plain_relu(layer) -> bool:
+    """Whether a layer is a ReLU that neither leaks nor saturates."""
+    if not isinstance(layer, keras.layers.ReLU):
+        return False
+    return not layer.negative_slope and not layer.threshold and layer.max_value is None
+
+
+def as_function(forward) -> Callable:
+    """Turn a forward network into a function from a batch to a batch.
+
+    Parameters
+    ----------
+    forward : keras.Model, keras.Layer or callable
+        Keras models run as they do after training: dropout does nothing, batch
+        normalisation uses its stored statistics.
+
+    Returns
+    -------
+    callable
+        Batch (N, ...) to one tensor (N, ...).
+
+    Raises
+    ------
+    ValueError
+        If forward cannot be called, or has more than one input or output.
+    """
+    if not callable(forward):
+        raise ValueError(
+            "The forward network must be a Keras model or a function from a batch "
+            f"to a batch, got {type(forward).__name__}."
+        )
+    if isinstance(forward, keras.Model):
+        check_one_input(forward)
+        check_one_output(getattr(forward, "outputs", None) or [None])
+
+    def function(batch):
+        if isinstance(forward, keras.Layer):
+            values = forward(batch, training=False)
+        else:
+            values = forward(batch)
+        if isinstance(values, (list, tuple, dict)):
+            check_one_output(list(values))
+            (values,) = values.values() if isinstance(values, dict) else values
+        return values
+
+    return function
+
+
+def check_one_output(outputs: list) -> None:
+    """Refuse a forward network with several outputs, and say how to choose."""
+    if len(outputs) != 1:
+        raise ValueError(
+            f"The forward network has {len(outputs)} outputs, and an inversion holds "
+            "one. Choose it with tap(model, name of its layer), or join them in a "
+            "function such as lambda x: tf.concat(model(x), axis=-1)."
+        )
+
+
+def input_shape_of(forward) -> tuple[int, ...] | None:
+    """Return the shape of one input, or None where it cannot be known.
+
+    Parameters
+    ----------
+    forward : keras.Model or callable
+
+    Returns
+    -------
+    tuple of int or None
+        Without the batch axis. None for a function, a model that has not been
+        built, a subclassed model, and one that takes inputs of any size.
+
+    Raises
+    ------
+    ValueError
+        If forward is a model with several inputs.
+    """
+    if not isinstance(forward, keras.Model):
+        return None
+    check_one_input(forward)
+    if not getattr(forward, "inputs", None):
+        return None
+    shape = tuple(forward.inputs[0].shape[1:])
+    return None if None in shape else shape

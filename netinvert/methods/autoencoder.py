@@ -1,0 +1,524 @@
+"""Method 2, search in a code: an autoencoder's decoder draws the inputs.
+
+An autoencoder alone inverts nothing: it knows inputs, not the network. But its
+decoder D knows what inputs look like. So search among what it can draw for the
+code z with f(D(z)) = y (Bora et al. 2017). The search is that of
+:mod:`netinvert.methods.gradient`; only the parametrization differs. It starts from the
+code that a regression reads off the target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from numbers import Real
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm.auto import tqdm
+
+from netinvert.baselines import ridge_weights
+from netinvert.forward import as_function
+from netinvert.inversion import (
+    NO_PROGRESS,
+    PROGRESS_AFTER_SECONDS,
+    Method,
+    check_count,
+    check_inputs,
+    evaluate,
+    is_image,
+    scaling,
+)
+from netinvert.methods.gradient import (
+    as_tuple,
+    best_of,
+    check_search,
+    check_start,
+    search,
+    starting_inputs,
+)
+from netinvert.models import load_weights
+from netinvert.objectives import Objective, relative_error
+
+CHUNK = 1000  # inputs encoded at once
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Parametrization by a decoder: a code draws one of the inputs it knows.
+
+    Attributes
+    ----------
+    decoder : keras.Model
+        Codes (N, k) to inputs.
+    center, spread : tuple of floats, float
+        The search sees ``(code - center) / spread``, so that for every
+        autoencoder its codes have about mean 0 and variance 1.
+    prior : float
+        Weight of the mean square of such a code, which is small for ordinary ones.
+    bounds : None, or low and high as numbers or nested tuples
+        What the decoder draws beyond them is clipped, before the network sees it.
+    """
+
+    decoder: keras.Model
+    center: tuple
+    spread: float
+    prior: float
+    bounds: tuple | None
+
+    def draw(self, code):
+        """Inputs (N, *input_shape) for codes (N, k)."""
+        raw = tf.cast(code, "float32") * self.spread + tf.constant(self.center)
+        inputs = tf.cast(self.decoder(raw, training=False), code.dtype)
+        if self.bounds is None:
+            return inputs
+        low, high = (tf.constant(bound, code.dtype) for bound in self.bounds)
+        return tf.clip_by_value(inputs, low, high)
+
+    def penalty(self, code):
+        """One number for each of the codes (N, k)."""
+        return self.prior * tf.reduce_mean(tf.square(code), axis=-1)
+
+
+@dataclass
+class AutoencoderInversion:
+    """Search in the code of an autoencoder for an input that fits the target.
+
+    Proposes only what the decoder can draw: things like the inputs that the
+    autoencoder was trained on, even where the target says little.
+
+    Parameters
+    ----------
+    autoencoder : None, "digits" or keras.Model
+        None: ``fit`` trains one on its inputs. "digits": the one that comes with
+        the package, trained for longer on the 8,000 training digits. A model of
+        two layers, encoder and decoder, such as
+        :func:`~netinvert.methods.autoencoder.train_autoencoder` returns: that one.
+        Training once and passing the model saves time when several networks or
+        layers are inverted.
+    latent_size : int
+        Numbers in the code of the autoencoder that ``fit`` trains.
+    variational : bool
+        Whether that is a variational autoencoder.
+    epochs : int
+        For how many passes over the inputs it trains.
+    objective : Objective, optional
+        What to minimise; by default ``relative_error``.
+    prior : float
+        How much an unusual code costs: weight of its mean square, added to the
+        objective. 0 for none.
+    start : "estimate", "mean", "noise", array or Method
+        Where to begin: the code that a regression, learned by ``fit``, reads off
+        the target; the mean code; a random one, the same for every target; the
+        code of an input or of one for each target; of what another method proposes.
+    steps, learning_rate, restarts, jit_compile
+        As for :class:`netinvert.GradientInversion`; the learning rate is in
+        standard deviations of the code.
+    seed : int
+        For what ``fit`` learns; the search has its own, that of ``invert``.
+    """
+
+    autoencoder: keras.Model | str | None = None
+    latent_size: int = 32
+    variational: bool = True
+    epochs: int = 20
+    objective: Objective | None = None
+    prior: float = 3e-5
+    start: object = "estimate"
+    steps: int = 300
+    learning_rate: float = 0.1
+    restarts: int = 1
+    jit_compile: bool | str = "auto"
+    seed: int = 0
+    encoder_: keras.Model | None = field(default=None, init=False, repr=False)
+    decoder_: keras.Model | None = field(default=None, init=False, repr=False)
+    center_: np.ndarray | None = field(default=None, init=False, repr=False)
+    spread_: float = field(default=1.0, init=False, repr=False)
+    mean_: np.ndarray | None = field(default=None, init=False, repr=False)
+    output_shape_: tuple | None = field(default=None, init=False, repr=False)
+    regression_: Regression | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self):
+        check_search(self)
+        for name in ("latent_size", "epochs", "restarts"):
+            setattr(self, name, check_count(name, getattr(self, name)))
+        self.seed = check_count("seed", self.seed, minimum=0)
+        if not (isinstance(self.prior, Real) and 0 <= self.prior < np.inf):
+            raise ValueError(
+                f"prior must be a number of at least 0, got {self.prior!r}"
+            )
+        check_start(self.start, ("estimate", "mean", "noise"))
+        known = self.autoencoder is None or isinstance(self.autoencoder, keras.Model)
+        if not known and self.autoencoder != "digits":
+            raise ValueError(
+                'autoencoder must be None (fit trains one), "digits" or a Keras model '
+                f"of two layers, encoder and decoder; got {self.autoencoder!r}"
+            )
+
+    def fit(self, forward, inputs) -> AutoencoderInversion:
+        """Train the autoencoder on inputs (M, ...), and the estimate of the code."""
+        inputs = check_inputs(forward, inputs)
+        if self.autoencoder is None:
+            autoencoder = train_autoencoder(
+                inputs,
+                self.latent_size,
+                self.variational,
+                epochs=self.epochs,
+                seed=self.seed,
+            )
+        elif self.autoencoder == "digits":
+            autoencoder = digits_autoencoder()
+        else:
+            autoencoder = self.autoencoder
+        self.encoder_, self.decoder_ = halves(autoencoder, inputs.shape[1:])
+        self.mean_ = inputs.mean(axis=0)
+        codes = evaluate(as_function(self.encoder_), inputs, CHUNK)
+        self.center_, self.spread_ = codes.mean(axis=0), float(codes.std()) or 1.0
+        outputs = evaluate(as_function(forward), inputs, CHUNK)
+        self.output_shape_ = outputs.shape[1:]
+        self.regression_ = fit_regression(outputs, self._scaled(codes), self.seed)
+        if isinstance(self.start, Method):
+            self.start.fit(forward, inputs)
+        return self
+
+    @property
+    def input_shape_(self) -> tuple[int, ...] | None:
+        """Shape of one input, once fitted."""
+        return None if self.mean_ is None else self.mean_.shape
+
+    def solve(self, forward, targets, *, bounds, seed, input_shape):
+        """Propose inputs for a batch of targets; see :class:`netinvert.Method`."""
+        self._check_fitted(targets, input_shape)
+        drawing = Drawing(
+            self.decoder_,
+            as_tuple(self.center_),
+            self.spread_,
+            float(self.prior),
+            None if bounds is None else tuple(map(as_tuple, bounds)),
+        )
+        task = {"bounds": bounds, "input_shape": input_shape}
+        found = []
+        for restart in range(self.restarts):
+            start = "noise" if restart else self.start
+            code = self._begin(start, forward, targets, seed=seed + restart, **task)
+            found.append(
+                search(
+                    forward,
+                    targets,
+                    code,
+                    drawing,
+                    self.objective or relative_error,
+                    self,
+                )
+            )
+        return best_of(found, targets)
+
+    def _begin(self, start, forward, targets, **task) -> np.ndarray:
+        """Codes (N, k) to begin a search with, as the search sees them."""
+        shape = len(targets), len(self.center_)
+        if not isinstance(start, str):
+            inputs = starting_inputs(start, self.mean_, forward, targets, **task)
+            return self._scaled(evaluate(as_function(self.encoder_), inputs, CHUNK))
+        if start == "estimate":
+            return self.regression_(targets)
+        if start == "mean":
+            return np.zeros(shape)
+        noise = np.random.default_rng(task["seed"]).standard_normal(shape[1])
+        return np.broadcast_to(noise, shape)
+
+    def _scaled(self, codes: np.ndarray) -> np.ndarray:
+        return (codes - self.center_) / self.spread_
+
+    def _check_fitted(self, targets: np.ndarray, input_shape) -> None:
+        if self.decoder_ is None:
+            raise RuntimeError(
+                "AutoencoderInversion has no decoder yet: call method.fit(forward, "
+                "inputs) with inputs like those you expect back"
+            )
+        if tuple(input_shape) != self.input_shape_ or (
+            targets.shape[1:] != self.output_shape_
+        ):
+            raise ValueError(
+                f"this method was fitted to a network from {self.input_shape_} to "
+                f"{self.output_shape_} and cannot invert one from "
+                f"{tuple(input_shape)} to {targets.shape[1:]}: call "
+                "method.fit(forward, inputs) with that network first"
+            )
+
+
+ENCODER_WIDTHS = (256, 128)
+DECODER_WIDTHS = (256, 512)
+CODE_COST = 0.3  # less than 1: sharper pictures (beta-VAE, Higgins et al. 2017)
+VECTOR_NOISE = 0.1  # by how many standard deviations a drawn vector may be off
+FIRST_RATE = 2e-3
+STEPS_PER_EPOCH = 60  # or more: few inputs make small batches, not few steps
+SMALLEST_BATCH, LARGEST_BATCH = 16, 128
+
+
+class Sample(keras.layers.Layer):
+    """Turn means and log-variances (N, 2 k) into codes (N, k).
+
+    While training, the code is drawn from that normal distribution, and its
+    Kullback-Leibler divergence from the standard normal one is added to the loss
+    (Kingma & Welling 2014). Afterwards the code is the mean.
+    """
+
+    def __init__(self, cost: float, seed: int, **keywords):
+        super().__init__(**keywords)
+        self.cost = cost
+        self.random = keras.random.SeedGenerator(seed)
+
+    def call(self, statistics, training=False):
+        """Return codes; called by Keras."""
+        mean, log_variance = keras.ops.split(statistics, 2, axis=-1)
+        if not training:
+            return mean
+        excess = mean**2 + keras.ops.exp(log_variance) - 1 - log_variance
+        self.add_loss(self.cost * keras.ops.mean(keras.ops.sum(excess / 2, axis=-1)))
+        noise = keras.random.normal(keras.ops.shape(mean), seed=self.random)
+        return mean + keras.ops.exp(log_variance / 2) * noise
+
+
+def build_autoencoder(
+    input_shape: tuple[int, ...],
+    latent_size: int = 32,
+    variational: bool = True,
+    *,
+    offset=0.0,
+    scale=1.0,
+    seed: int = 0,
+) -> keras.Sequential:
+    """Build an untrained autoencoder of two dense networks, "encoder" and "decoder".
+
+    Parameters
+    ----------
+    input_shape : tuple
+        Of one input. Images (height, width, channels) are drawn with a sigmoid,
+        so they stay within ``offset`` and ``offset + scale``; inputs of other
+        shapes are drawn without limits.
+    latent_size : int
+        Numbers in a code.
+    variational : bool
+        Whether the encoder ends in ``Sample``.
+    offset, scale : float, or float array like one input
+        The networks see ``(input - offset) / scale``.
+    seed : int
+        Of the first weights and of the sampling.
+
+    Returns
+    -------
+    keras.Sequential
+        Inputs (N, ``*input_shape``) to inputs; its two layers are Keras models.
+    """
+    layers, seeds = keras.layers, iter(range(1000 * seed, 1000 * seed + 1000))
+
+    def dense(name, width, activation=None):
+        start = keras.initializers.GlorotUniform(seed=next(seeds))
+        return layers.Dense(width, activation, kernel_initializer=start, name=name)
+
+    def hidden(widths):
+        return [dense(f"hidden_{i}", w, "relu") for i, w in enumerate(widths, start=1)]
+
+    size = int(np.prod(input_shape))
+    encoder = [
+        keras.Input(input_shape),
+        layers.Rescaling(1 / scale, -offset / scale),
+        layers.Flatten(),
+        *hidden(ENCODER_WIDTHS),
+    ]
+    if variational:
+        encoder += [
+            dense("statistics", 2 * latent_size),
+            Sample(CODE_COST / size, seed),
+        ]
+    else:
+        encoder += [dense("code", latent_size)]
+    decoder = [
+        keras.Input((latent_size,)),
+        *hidden(DECODER_WIDTHS),
+        dense("values", size, "sigmoid" if is_image(input_shape) else None),
+        layers.Reshape(input_shape),
+        layers.Rescaling(scale, offset),
+    ]
+    encoder = keras.Sequential(encoder, name="encoder")
+    decoder = keras.Sequential(decoder, name="decoder")
+    return keras.Sequential([encoder, decoder], name="autoencoder")
+
+
+def train_autoencoder(
+    inputs: np.ndarray,
+    latent_size: int = 32,
+    variational: bool = True,
+    *,
+    epochs: int = 20,
+    seed: int = 0,
+) -> keras.Sequential:
+    """Train an autoencoder on inputs, to draw others like them.
+
+    A progress bar appears when it takes long (TQDM_DISABLE=1 keeps it away).
+
+    Images are scaled by the smallest and largest value seen and compared by
+    cross-entropy, other inputs standardised and compared by squared error.
+
+    Parameters
+    ----------
+    inputs : array (M, ``*input_shape``)
+    latent_size, variational, seed
+        As in :func:`build_autoencoder`. Same seed, same autoencoder; random
+        numbers drawn elsewhere neither disturb it nor are disturbed.
+    epochs : int
+        Passes over the inputs.
+
+    Returns
+    -------
+    keras.Sequential
+        As from :func:`build_autoencoder`.
+    """
+    inputs = inputs.astype("float32")
+    offset, scale = scaling(inputs)
+    autoencoder = build_autoencoder(
+        inputs.shape[1:],
+        latent_size,
+        variational,
+        offset=offset,
+        scale=scale,
+        seed=seed,
+    )
+
+    def loss(inputs, drawn):
+        inputs, drawn = (inputs - offset) / scale, (drawn - offset) / scale
+        if is_image(inputs.shape[1:]):
+            return keras.losses.binary_crossentropy(inputs, drawn)
+        return keras.ops.mean((inputs - drawn) ** 2, axis=-1) / (2 * VECTOR_NOISE**2)
+
+    batch = min(LARGEST_BATCH, max(len(inputs) // STEPS_PER_EPOCH, SMALLEST_BATCH))
+    batch = min(batch, len(inputs))
+    count = len(inputs) // batch * batch  # the rest has its turn in another epoch
+    rate = keras.optimizers.schedules.CosineDecay(FIRST_RATE, epochs * count // batch)
+    # Compiling takes as long as it saves in 20 epochs.
+    autoencoder.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)
+    random = np.random.default_rng(seed)
+    for _ in tqdm(
+        range(epochs),
+        desc="training the autoencoder",
+        unit="epoch",
+        delay=PROGRESS_AFTER_SECONDS,
+        disable=NO_PROGRESS,
+        leave=False,
+    ):
+        # Keras would shuffle with the random numbers that it shares with the reader.
+        shuffled = inputs[random.permutation(len(inputs))[:count]]
+        autoencoder.fit(shuffled, shuffled, batch, shuffle=False, verbose=0)
+    return autoencoder
+
+
+def digits_autoencoder() -> keras.Sequential:
+    """Return the variational autoencoder of the 8,000 training digits, trained.
+
+    ``python -m netinvert.studies.train autoencoder`` made it.
+
+    Raises
+    ------
+    RuntimeError
+        If the weights file is missing or damaged.
+    """
+    return load_weights(build_autoencoder((28, 28, 1)), "autoencoder.npz")
+
+
+def halves(autoencoder: keras.Model, input_shape: tuple[int, ...]):
+    """Return the encoder and the decoder of an autoencoder, if they fit inputs."""
+    parts = [layer for layer in autoencoder.layers if isinstance(layer, keras.Model)]
+    if len(parts) != 2:
+        raise ValueError(
+            f"an autoencoder must consist of two Keras models, encoder and decoder, "
+            f"such as keras.Sequential([encoder, decoder]); got {len(parts)} in "
+            f"{autoencoder.name!r}"
+        )
+    encoder, decoder = parts
+    if not encoder.input_shape[1:] == decoder.output_shape[1:] == input_shape:
+        raise ValueError(
+            f"the autoencoder must take and draw inputs of shape {input_shape}, like "
+            f"those to fit on; it takes {encoder.input_shape[1:]} and draws "
+            f"{decoder.output_shape[1:]}"
+        )
+    if len(encoder.output_shape) != 2:
+        raise ValueError(
+            f"a code must be a vector; the encoder gives {encoder.output_shape[1:]}: "
+            "end it with a Flatten layer and begin the decoder with a Reshape"
+        )
+    return encoder, decoder
+
+
+RANDOM_FEATURES = 500  # twice as many guess hardly better and take four times as long
+PENALTIES = np.logspace(-9, 0, 19)  # as shares of the largest eigenvalue
+FAINTEST = 1e-2  # a unit that hardly ever fires is not blown up beyond this
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A function from outputs (N, ...) to answers (N, k); see :func:`fit_regression`.
+
+    Attributes
+    ----------
+    middle, spread : float64 array (p,)
+        Of the outputs, flattened to p numbers, on which it was fitted.
+    directions : float64 array (p + 1, RANDOM_FEATURES)
+        Of the random features, and their offsets in the last row.
+    weights : float64 array (1 + p + RANDOM_FEATURES, k)
+        The first row is the intercept.
+    low, high : float64 array (k,)
+        Range of the answers it was fitted on, which its own never leave.
+    """
+
+    middle: np.ndarray
+    spread: np.ndarray
+    directions: np.ndarray
+    weights: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def __call__(self, outputs: np.ndarray) -> np.ndarray:
+        """Answers (N, k) for outputs (N, ...)."""
+        features = expand(outputs, self.middle, self.spread, self.directions)
+        answers = self.weights[0] + features @ self.weights[1:]
+        return np.clip(answers, self.low, self.high)
+
+
+def fit_regression(outputs: np.ndarray, answers: np.ndarray, seed: int) -> Regression:
+    """Learn to guess answers from a network's outputs.
+
+    Linear in the standardised outputs and in ReLU features of them along random
+    directions (Rahimi & Recht 2008). The penalty is chosen by generalised
+    cross-validation (Golub, Heath & Wahba 1979), for which one decomposition
+    serves all penalties.
+
+    Parameters
+    ----------
+    outputs : array (M, ...)
+    answers : array (M, k)
+    seed : int
+        Of the random directions.
+    """
+    flat = outputs.reshape(len(outputs), -1).astype("float64")
+    middle, spread = flat.mean(axis=0), flat.std(axis=0)
+    spread = np.maximum(spread, FAINTEST * spread.max()) if spread.any() else spread + 1
+    rng = np.random.default_rng(seed)
+    count = flat.shape[1]
+    directions = np.vstack(
+        [
+            rng.standard_normal((count, RANDOM_FEATURES)) / np.sqrt(count),
+            rng.uniform(-1, 1, (1, RANDOM_FEATURES)),
+        ]
+    )
+    features = expand(flat, middle, spread, directions)
+    weights = ridge_weights(features, answers.astype("float64"), PENALTIES)
+    low, high = answers.min(axis=0), answers.max(axis=0)
+    return Regression(middle, spread, directions, weights, low, high)
+
+
+def expand(outputs, middle, spread, directions) -> np.ndarray:
+    """Standardised outputs and their random features, (N, p + RANDOM_FEATURES)."""
+    flat = outputs.reshape(len(outputs), -1).astype("float64")
+    scaled = (flat - middle) / spread
+    random = np.maximum(scaled @ directions[:-1] + directions[-1], 0)
+    return np.hstack([scaled, random / np.sqrt(RANDOM_FEATURES)])

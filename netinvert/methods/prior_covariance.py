@@ -1,0 +1,216 @@
+"""What a short step is: metrics for second-order search.
+
+Of all the changes of an input that give the wanted output, a step takes the
+shortest. If every pixel costs the same, that is noise all over the picture. A metric
+says which changes are likely, and so cheap: the step is then the most likely one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from netinvert.forward import as_function
+from netinvert.inversion import Method, evaluate, invert, is_image, scaling
+
+KEPT_VARIANCE = 0.95  # of the inputs, in the directions that the covariance tells apart
+DIRECTIONS = 150  # of the errors' correlation; all 784 of a digit gain hardly more
+LEAST_VARIANCE = 1e-4  # of a pixel on [0, 1] that an inverse network is sure of
+LARGEST_SURPRISE = 5.0  # standard deviations that an error counts as, at most
+FAINTEST = 1e-3  # a value that hardly ever varies is not blown up beyond this
+LEAST_FLOOR = 1e-6  # of the largest variance, so that no direction is forbidden
+TINY = np.finfo("float64").tiny
+CHUNK = 1000  # inputs run through the forward network at once
+
+
+class Spread(NamedTuple):
+    """Which changes of an input are likely: M = D (F F' + floor I) D.
+
+    Attributes
+    ----------
+    scale : array (N, n), (n,) or None
+        The diagonal D, the standard deviation of each input value; None for 1.
+    factor : array (n, q) or None
+        F, the same for every target; None for 0.
+    floor : float
+        Variance in the directions that F leaves out.
+    """
+
+    scale: np.ndarray | None = None
+    factor: np.ndarray | None = None
+    floor: float = 1.0
+
+
+class Pixels:
+    """The metric in which every input value costs the same."""
+
+    def fit(self, forward, inputs, start):
+        """Learn nothing."""
+        return self
+
+    def at(self, inputs, targets) -> Spread:
+        """The same at every input."""
+        return Spread()
+
+
+class Covariance:
+    """The metric of the inputs' own covariance: what varies together moves together.
+
+    Probabilistic principal components (Tipping & Bishop 1999): the leading
+    directions with their own variances, all others with their mean variance.
+    """
+
+    def __init__(self):
+        self.spread_ = None
+
+    def fit(self, forward, inputs, start):
+        """Learn the covariance of inputs (M, ...)."""
+        flat = inputs.reshape(len(inputs), -1).astype("float64")
+        variances, directions = principal(flat - flat.mean(axis=0))
+        total = max(variances.sum(), np.finfo("float64").tiny)
+        kept = 1 + np.searchsorted(np.cumsum(variances) / total, KEPT_VARIANCE)
+        self.spread_ = Spread(None, *split(variances, directions, kept))
+        return self
+
+    def at(self, inputs, targets) -> Spread:
+        """The same at every input."""
+        if self.spread_ is None:
+            raise RuntimeError(
+                "the covariance of the inputs is not known yet: call "
+                "method.fit(forward, inputs) with inputs like those you expect back"
+            )
+        return self.spread_
+
+
+class Residual:
+    """The metric of the errors that the starting method makes: M = D R D.
+
+    What the start gets wrong in one place, it gets wrong in others too. Their
+    correlation R is learned from its answers to the inputs it was fitted on: there
+    it errs less than elsewhere, but in the same directions.
+
+    How far it may be wrong, D, differs from picture to picture. A network that
+    minimises the binary cross-entropy draws the mean p of what a pixel may be on
+    [0, 1], and no pixel of mean p has more variance than p (1 - p). So a background
+    that the network is sure of does not move. For inputs that are not images, D is
+    the standard deviation of the errors.
+
+    Examples
+    --------
+    A start that is fitted already need not be fitted again:
+
+    >>> start = ni.InverseNetwork(epochs=60).fit(forward, x_train)
+    >>> metric = ni.methods.prior_covariance.Residual().fit(forward, x_train, start)
+    >>> method = ni.LevenbergMarquardt(start=start, metric=metric)
+    """
+
+    def __init__(self):
+        self.offset_, self.range_, self.deviation_ = 0.0, 1.0, None
+        self.factor_, self.floor_ = None, None
+
+    def fit(self, forward, inputs, start):
+        """Learn the correlation of the start's errors on inputs (M, ...)."""
+        if not isinstance(start, Method):
+            raise ValueError(
+                'metric="residual" learns from the errors of the method that the '
+                f"search starts from, but start is {start!r}: pass a method such as "
+                'start=InverseNetwork(), or choose metric="covariance"'
+            )
+        targets = evaluate(as_function(forward), inputs, CHUNK)
+        shape = inputs.shape[1:]
+        drawn = invert(forward, targets, start, bounds=None, input_shape=shape).inputs
+        errors = (inputs - drawn).reshape(len(inputs), -1).astype("float64")
+        if is_image(shape):
+            self.offset_, self.range_ = scaling(inputs)
+        else:
+            deviation = errors.std(axis=0)
+            largest = deviation.max() or 1.0  # a start that never errs
+            self.deviation_ = np.maximum(deviation, FAINTEST * largest)
+        surprise = errors / self._deviation_of(drawn)
+        variances, directions = principal(correlated(surprise))
+        kept = min(DIRECTIONS, len(variances) - 1)
+        self.factor_, self.floor_ = split(variances, directions, kept)
+        return self
+
+    def at(self, inputs, targets) -> Spread:
+        """The spread of the start's errors where it drew inputs (N, ...)."""
+        if self.floor_ is None:
+            raise RuntimeError(
+                "the errors of the start are not known yet: call method.fit(forward, "
+                "inputs) with inputs like those you expect back"
+            )
+        return Spread(self._deviation_of(inputs), self.factor_, self.floor_)
+
+    def _deviation_of(self, drawn) -> np.ndarray:
+        """How far off each value of what was drawn may be, (N, n) or (n,)."""
+        if self.deviation_ is not None:
+            return self.deviation_
+        share = (drawn.reshape(len(drawn), -1) - self.offset_) / self.range_
+        variance = np.clip(share * (1 - share), 0, None) + LEAST_VARIANCE
+        return self.range_ * np.sqrt(variance)
+
+
+METRICS = {"pixels": Pixels, "covariance": Covariance, "residual": Residual}
+
+
+def check_metric(metric) -> None:
+    """Refuse what is not a metric."""
+    offers = hasattr(metric, "fit") and hasattr(metric, "at")
+    known = metric in METRICS if isinstance(metric, str) else offers
+    if not known or isinstance(metric, type):
+        names = ", ".join(map(repr, METRICS))
+        raise ValueError(
+            f"metric must be one of {names}, or an object with fit and at; got "
+            f"{metric!r}"
+        )
+
+
+def spread_at(metric, inputs, targets) -> Spread:
+    """What a metric says at inputs (N, ...), if that is a spread."""
+    count, size, spread = len(inputs), inputs[0].size, metric.at(inputs, targets)
+    try:
+        scale, factor, floor = spread = Spread(*spread)
+        fits = scale is None or np.shape(scale) in ((size,), (count, size))
+        fits &= factor is None or (np.ndim(factor) == 2 and len(factor) == size)
+        numbers = [values for values in spread if values is not None]
+        fits &= all(np.isfinite(values).all() for values in numbers) and floor >= 0
+    except TypeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"for {count} inputs of {size} values, {metric!r} must give a "
+            f"Spread(scale ({size},) or ({count}, {size}), factor ({size}, q), floor "
+            ">= 0) of finite numbers, and its at gave another; if it was fitted on "
+            "inputs of another shape, fit it again"
+        )
+    return spread
+
+
+def correlated(surprise: np.ndarray) -> np.ndarray:
+    """Put errors (M, n) on one scale, so that their products are correlations."""
+    surprise = np.clip(surprise, -LARGEST_SURPRISE, LARGEST_SURPRISE)
+    return surprise / np.sqrt((surprise**2).mean(axis=0) + FAINTEST)
+
+
+def principal(values: np.ndarray):
+    """Variances (r,), largest first, and directions (n, r) of values (M, n)."""
+    values = values / np.sqrt(len(values))
+    if len(values) >= values.shape[1]:
+        variances, directions = np.linalg.eigh(values.T @ values)
+    else:
+        variances, mixtures = np.linalg.eigh(values @ values.T)
+        lengths = np.sqrt(np.maximum(variances, TINY))
+        directions = values.T @ mixtures / lengths
+    return np.maximum(variances[::-1], 0), directions[:, ::-1]
+
+
+def split(variances: np.ndarray, directions: np.ndarray, kept: int):
+    """Factor (n, kept) and floor of a metric with these principal components.
+
+    All directions but the first ``kept`` share their mean variance.
+    """
+    rest = max(len(directions) - kept, 1)
+    floor = max(variances[kept:].sum() / rest, LEAST_FLOOR * variances[0]) or 1.0
+    factor = directions[:, :kept] * np.sqrt(np.maximum(variances[:kept] - floor, 0))
+    return factor, float(floor)

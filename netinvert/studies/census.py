@@ -1,0 +1,113 @@
+"""The study behind the chapter on fibres: ``python -m netinvert.studies.census FILE``.
+
+For each of the first test digits and the next one of another class: a collision and
+a metamer that resembles it, both verified exactly. It takes a few minutes. Beside
+FILE, a file of the same name in JSON says with what it was made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from netinvert import certificates, fibers
+from netinvert.data import ASSETS, checksum_of, load_mnist, read_asset
+from netinvert.inversion import NO_PROGRESS
+from netinvert.models import pretrained
+
+PROVENANCE = ASSETS / "metamers.json"
+
+
+def partners(labels: np.ndarray, count: int) -> np.ndarray:
+    """Return for each of the first digits the place of the next of another class."""
+    after = [labels[n + 1 :] != labels[n] for n in range(count)]
+    return np.arange(count) + 1 + np.array([others.argmax() for others in after])
+
+
+def results() -> dict[str, np.ndarray]:
+    """Return what :func:`census` found for 500 digits, as it comes with the package.
+
+    Returns
+    -------
+    dict of arrays
+    """
+    return read_asset("metamers.npz")
+
+
+def census(count: int = 500, progress: bool = True) -> dict[str, np.ndarray]:
+    """Look for a collision and a metamer of each of the first test digits.
+
+    Parameters
+    ----------
+    count : int
+    progress : bool
+
+    Returns
+    -------
+    dict of arrays
+        ``pair`` (N,): distance from the digit to its partner. For "collision" and
+        "metamer" each: ``_distance`` (N,) from the twin to the partner;
+        ``_called`` (N,) the class that the evaluator gives the twin;
+        ``_seconds`` (N, 2) of a processor to find it and to verify it exactly.
+    """
+    (_, _), (digits, labels) = load_mnist()
+    toward = digits[partners(labels, count)]
+    evaluator, layers = pretrained("evaluator"), fibers.layers_of(pretrained("mlp"))
+    found = {"pair": distances(digits[:count], toward)}
+    for name in ("collision", "metamer"):
+        twins, seconds = [], []
+        bar = tqdm(digits[:count], desc=name, disable=NO_PROGRESS or not progress)
+        for x, picture in zip(bar, toward, strict=True):
+            start = time.process_time()
+            certificate = getattr(fibers, name)(layers, x, picture)
+            middle = time.process_time()
+            certificates.verify(certificate, layers)
+            seconds.append((middle - start, time.process_time() - middle))
+            twins.append(certificate.inputs[1])
+        called = evaluator.predict(np.array(twins), verbose=0).argmax(axis=1)
+        found |= {
+            f"{name}_distance": distances(np.array(twins), toward),
+            f"{name}_called": called.astype("uint8"),
+            f"{name}_seconds": np.array(seconds),
+        }
+    return found
+
+
+def distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.linalg.norm((one - other).reshape(len(one), -1), axis=1)
+
+
+def fingerprint_of(name: str) -> str:
+    """Return the fingerprint of a network of the book, as certificates bear it."""
+    return certificates.fingerprint(fibers.layers_of(pretrained(name)))
+
+
+def provenance(count: int) -> dict[str, str | int]:
+    """Say on which network, judged by whom, with what and how a census was made."""
+    packages = ("numpy", "scipy", "python-flint", "tensorflow", "keras")
+    return {
+        "command": "python -m netinvert.studies.census FILE",
+        "digits": count,
+        "network": fingerprint_of("mlp"),
+        "evaluator": f"sha256 {checksum_of('evaluator.npz')}",
+        "seconds": "of one processor",
+        "machine": f"{platform.machine()}, {os.cpu_count()} processors",
+        "python": platform.python_version(),
+    } | {name: version(name) for name in packages}
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("Where to? Say: python -m netinvert.studies.census FILE.npz")
+    found = census()
+    np.savez(sys.argv[1], **found)
+    facts = json.dumps(provenance(len(found["pair"])), indent=1)
+    Path(sys.argv[1]).with_suffix(".json").write_text(facts + "\n")

@@ -1,0 +1,287 @@
+"""Who takes part in the benchmark: baselines and methods, each with its settings.
+
+A contestant is a function from a :class:`Task` to the settings it may choose from,
+by name, and the seconds of training that they share. A new one is a line in
+``METHODS``.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from netinvert import baselines
+from netinvert.forward import as_function
+from netinvert.inversion import scaling
+from netinvert.methods.autoencoder import (
+    AutoencoderInversion,
+    build_autoencoder,
+    train_autoencoder,
+)
+from netinvert.methods.gradient import GradientInversion
+from netinvert.methods.inverse_network import (
+    InverseNetwork,
+    build_networks,
+    choose_logarithm,
+    outputs_of,
+)
+from netinvert.methods.levenberg_marquardt import LevenbergMarquardt
+from netinvert.objectives import relative_error, total_variation
+from netinvert.studies.storage import kept
+
+MOST_OUTPUTS = 128  # of a layer, for second-order search
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every contestant is given.
+
+    Attributes
+    ----------
+    forward : keras.Model
+        The network up to the tap.
+    rest : list of keras.layers.Layer
+        The layers from there to its answer.
+    inputs : float32 array (M, 28, 28, 1)
+        The training inputs: with their outputs, the pairs.
+    images : float32 array (N, 28, 28, 1)
+        The true images, for the one contestant that is not a rival.
+    seed : int
+        The training seed, for all that is learned.
+    folder : Path
+        Where trained networks are kept.
+    name : str
+        Of the files for what is learned from this network's outputs.
+    """
+
+    forward: keras.Model
+    rest: list
+    inputs: np.ndarray
+    images: np.ndarray
+    seed: int
+    folder: Path
+    name: str
+
+
+@dataclass
+class Baseline:
+    """A baseline in the form of a method, so that the same judge measures it."""
+
+    answer: Callable
+
+    def fit(self, forward, inputs) -> Baseline:
+        self.pairs_ = inputs, outputs_of(as_function(forward), inputs)
+        return self
+
+    def solve(self, forward, targets, *, bounds, seed, input_shape):
+        return self.answer(*self.pairs_, targets), {}
+
+
+def alone(answer: Callable) -> Callable:
+    """Enter a baseline that needs nothing but the pairs."""
+    return lambda task: ({"": Baseline(answer)}, 0.0)
+
+
+def neighbors(task: Task):
+    """Enter the mean of the k nearest neighbours."""
+    choices = {
+        f"k = {k}": Baseline(functools.partial(baselines.knn_mean, k=k))
+        for k in (5, 10, 20)
+    }
+    return choices, 0.0
+
+
+def class_mean(task: Task):
+    """Enter the mean of the training inputs that the network gives the same class."""
+
+    def classes(values):
+        for layer in task.rest:
+            values = layer(values)
+        return np.argmax(values, axis=-1)
+
+    def answer(inputs, outputs, targets):
+        return baselines.class_mean(inputs, classes(outputs), classes(targets))
+
+    return {"": Baseline(answer)}, 0.0
+
+
+def pca_floor(task: Task):
+    """Enter the floor; a tap as wide as the image would leave it nothing to lose."""
+    width = width_of(task)
+    if width >= task.images[0].size:
+        return {}, 0.0
+
+    def answer(inputs, outputs, targets):
+        return baselines.pca_floor(inputs, task.images, width)
+
+    return {f"k = {width}": Baseline(answer)}, 0.0
+
+
+def width_of(task: Task) -> int:
+    return int(np.prod(task.forward.output_shape[1:]))
+
+
+def gradient(task: Task):
+    choices = {
+        f"{weight:g} * total_variation": GradientInversion(
+            relative_error + weight * total_variation
+        )
+        for weight in (0.03, 0.1, 0.3)
+    }
+    return choices, 0.0
+
+
+def gradient_without_prior(task: Task):
+    return {"": GradientInversion(relative_error)}, 0.0
+
+
+def second_order(task: Task):
+    """Enter second-order search where outputs are few enough for its Jacobians."""
+    if width_of(task) > MOST_OUTPUTS:
+        return {}, 0.0
+    choices = {
+        f"metric = {metric}": LevenbergMarquardt(metric=metric)
+        for metric in ("pixels", "covariance")
+    }
+    return choices, 0.0
+
+
+def polished(task: Task):
+    """Enter second-order search from an inverse network's answer."""
+    if width_of(task) > MOST_OUTPUTS:
+        return {}, 0.0
+    method, seconds = trained_inverse(task)
+    return {"": LevenbergMarquardt(start=method, metric="residual")}, seconds
+
+
+def autoencoder(task: Task):
+    """Enter the search in a code; the autoencoder is that of the training inputs."""
+    offset, scale = scaling(task.inputs)
+    model, seconds = kept(
+        task.folder / f"autoencoder-{task.seed}-{len(task.inputs)}.npz",
+        lambda: train_autoencoder(task.inputs, seed=task.seed),
+        lambda: build_autoencoder(task.inputs.shape[1:], offset=offset, scale=scale),
+    )
+    choices = {
+        f"prior = {prior:g}": AutoencoderInversion(model, prior=prior, seed=task.seed)
+        for prior in (3e-6, 3e-5, 3e-4)
+    }
+    return choices, seconds
+
+
+def inverse_network(task: Task):
+    method, seconds = trained_inverse(task)
+    return {"": method}, seconds
+
+
+def trained_inverse(task: Task) -> tuple[InverseNetwork, float]:
+    """An inverse network that has learned already, and how long that took."""
+    outputs = outputs_of(as_function(task.forward), task.inputs)
+    method = InverseNetwork(seed=task.seed)
+    logarithm = choose_logarithm(method.logarithm, outputs)
+    settings = task.inputs, outputs, method.hidden, logarithm, task.seed
+    method.network_, seconds = kept(
+        task.folder / f"inverse_network-{task.name}.npz",
+        lambda: InverseNetwork(seed=task.seed).fit(task.forward, task.inputs).network_,
+        lambda: build_networks(*settings)[1],
+    )
+    method.logarithm_ = logarithm
+    method.input_shape_, method.output_shape_ = task.inputs.shape[1:], outputs.shape[1:]
+    method.fit = lambda forward, inputs: method  # also for a method that polishes it
+    return method, seconds
+
+
+METHODS = {
+    "blank": alone(baselines.blank),
+    "mean": alone(baselines.mean_image),
+    "class mean": class_mean,
+    "nearest neighbor": alone(baselines.nearest_neighbor),
+    "k-NN mean": neighbors,
+    "ridge": alone(baselines.ridge),
+    "PCA floor": pca_floor,
+    "gradient without prior": gradient_without_prior,
+    "gradient": gradient,
+    "Levenberg-Marquardt": second_order,
+    "autoencoder": autoencoder,
+    "inverse network": inverse_network,
+    "inverse network, polished": polished,
+}
+
+
+DENSE = {
+    "softmax": "softmax",
+    "logits": "logits",
+    "last hidden": "hidden_2",
+    "first hidden": "hidden_1",
+}
+TAPS = {
+    "mlp": DENSE,
+    "cnn": DENSE | {"last hidden": "hidden", "first hidden": "conv_1"},
+    "wide": DENSE,
+    "robust": DENSE,
+    "leaky": DENSE,
+}
+VALIDATION = slice(1500, 1628)  # of the test digits: settings are chosen on these
+OTHERS = ("cnn", "wide", "robust", "leaky")
+ALL = {"methods": tuple(METHODS), "pairs": (8000,)}
+LEARNED = (
+    "k-NN mean",
+    "ridge",
+    "autoencoder",
+    "inverse network",
+    "inverse network, polished",
+)
+FEWER = {"networks": ("mlp",), "taps": ("logits",)}
+
+SMALL = {
+    "images": 100,
+    "seeds": 1,
+    "plans": [{**FEWER, **ALL, "pairs": (500,)}],
+}
+# In the order of their importance, should the run be interrupted.
+FULL = {
+    "images": 500,
+    "seeds": 5,
+    "plans": [
+        {"networks": ("mlp",), "taps": ("logits", "first hidden"), **ALL},
+        {"networks": OTHERS, "taps": ("logits",), **ALL},
+        {**FEWER, **ALL, "pairs": (500,)},  # what the small run does, too
+        {**FEWER, "methods": LEARNED, "pairs": (100, 2000)},
+        {"networks": ("mlp",), "taps": ("last hidden", "softmax"), **ALL},
+        {"networks": OTHERS, "taps": ("first hidden",), **ALL},
+        {"networks": OTHERS, "taps": ("last hidden", "softmax"), **ALL},
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One result: what is done at once, and kept in one file."""
+
+    network: str
+    training_seed: int
+    tap: str
+    method: str
+    pairs: int
+
+    def path(self, out: Path) -> Path:
+        """Where the result is, or will be."""
+        name = "-".join(map(str, astuple(self))).replace(" ", "_")
+        return out / "units" / f"{name}.npz"
+
+
+def units_of(plans: list[dict], seeds: int) -> list[Unit]:
+    """All units of the plans, each once, in the order of the plans."""
+    found = {}
+    for plan in plans:
+        axes = plan["networks"], range(seeds), plan["taps"], plan["pairs"]
+        for network, seed, layer, pairs in itertools.product(*axes):
+            for method in plan["methods"]:
+                found[Unit(network, seed, layer, method, pairs)] = None
+    return list(found)
