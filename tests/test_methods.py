@@ -31,7 +31,7 @@ METHODS = {
     "inverse network": lambda: ni.InverseNetwork(hidden=(64,), epochs=10),
     "levenberg-marquardt": lambda: ni.LevenbergMarquardt(),
     "levenberg-marquardt along the covariance": lambda: ni.LevenbergMarquardt(
-        metric="covariance"
+        covariance="inputs"
     ),
     "levenberg-marquardt from an inverse network": lambda: ni.LevenbergMarquardt(
         start=ni.InverseNetwork(hidden=(64,), epochs=5)

@@ -3,8 +3,8 @@
 Gradient descent knows which way is down; the Jacobian J = df/dx also knows how far.
 An output of k numbers needs only k rows of it and a k x k system for each step, and
 a handful of steps where gradient descent takes hundreds. Of the many steps dx with
-J dx = y - f(x) it takes the shortest. What "short" means is the metric, and that is
-where knowledge of the inputs enters.
+J dx = y - f(x) it takes the shortest. What "short" means is up to a prior
+covariance, and that is where knowledge of the inputs enters.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from netinvert.methods.gradient import (
     probes,
     starting_inputs,
 )
-from netinvert.methods.prior_covariance import METRICS, check_metric, spread_at
+from netinvert.methods.prior_covariance import COVARIANCES, check_covariance, spread_at
 
 
 @dataclass
@@ -46,15 +46,15 @@ class LevenbergMarquardt:
         Where to begin, as for :class:`netinvert.GradientInversion`, and with an
         autoencoder as for :class:`netinvert.AutoencoderInversion`, "estimate" too.
         The answer stays near: each step goes the shortest way.
-    metric : "pixels", "covariance", "residual" or object
-        What "short" means. "pixels": every input value costs the same.
-        "covariance": a change costs little if inputs given to ``fit`` often differ
-        by it. "residual": if the starting method is often wrong by it. Or an object
-        of your own: see Notes.
+    covariance : "identity", "inputs", "errors" or object
+        The prior covariance of a change, which says what "short" means. "identity":
+        every input value costs the same. "inputs": a change costs little if inputs
+        given to ``fit`` often differ by it. "errors": if the starting method is
+        often wrong by it. Or an object of your own: see Notes.
     autoencoder : None, "digits" or keras.Model
         None: search in the input. Otherwise search in the code of this autoencoder,
-        as for :class:`netinvert.AutoencoderInversion`; the metric is then that of
-        its codes.
+        as for :class:`netinvert.AutoencoderInversion`; the covariance is then that
+        of its codes.
     steps : int
         Most Jacobians computed for a target.
     restarts : int
@@ -77,10 +77,10 @@ class LevenbergMarquardt:
     network has no slope at all, such as 0 in a ReLU network without biases: begin
     at "noise" there.
 
-    A metric is an object with ``fit(forward, inputs, start)``, called after the
-    start has been fitted, and ``at(inputs, targets)``, which returns the
-    :class:`~netinvert.methods.prior_covariance.Spread` at the inputs (N, ...) where the
-    search starts.
+    A prior covariance is an object with ``fit(forward, inputs, start)``, called after
+    the start has been fitted, and ``at(inputs, targets)``, which returns the
+    :class:`~netinvert.methods.prior_covariance.Spread` at the inputs (N, ...) where
+    the search starts.
 
     Examples
     --------
@@ -89,42 +89,46 @@ class LevenbergMarquardt:
     """
 
     start: object = "mean"
-    metric: object = "pixels"
+    covariance: object = "identity"
     autoencoder: keras.Model | str | None = None
     steps: int = 30
     restarts: int = 1
     code_: AutoencoderInversion | None = field(default=None, init=False, repr=False)
-    metric_: object = field(default=None, init=False, repr=False)
+    covariance_: object = field(default=None, init=False, repr=False)
     mean_: np.ndarray | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self):
-        check_metric(self.metric)
+        check_covariance(self.covariance)
         self.steps = check_count("steps", self.steps)
         self.restarts = check_count("restarts", self.restarts)
-        self.metric_ = self._new_metric()
+        self.covariance_ = self._new_covariance()
         if self.autoencoder is None:
             check_start(self.start)
             return
         self.code_ = AutoencoderInversion(self.autoencoder, start=self.start)
-        if self.metric != "pixels":
+        if self.covariance != "identity":
             raise ValueError(
-                f"the metric {self.metric!r} is one of inputs, and the search is in "
-                "the code of an autoencoder: leave one of the two out"
+                f"the covariance {self.covariance!r} is one of inputs, and the search "
+                "is in the code of an autoencoder: leave one of the two out"
             )
 
-    def _new_metric(self):
-        return METRICS[self.metric]() if isinstance(self.metric, str) else self.metric
+    def _new_covariance(self):
+        return (
+            COVARIANCES[self.covariance]()
+            if isinstance(self.covariance, str)
+            else self.covariance
+        )
 
     def fit(self, forward, inputs) -> LevenbergMarquardt:
-        """Note the mean of the inputs (N, ...); fit the start and the metric."""
+        """Note the mean of the inputs (N, ...); fit the start and the covariance."""
         inputs = check_inputs(forward, inputs)
         self.mean_ = np.mean(inputs, axis=0)
         if self.code_ is not None:
             self.code_.fit(forward, inputs)
         elif isinstance(self.start, Method):
             self.start.fit(forward, inputs)
-        self.metric_ = self._new_metric()
-        self.metric_.fit(forward, inputs, self.start)
+        self.covariance_ = self._new_covariance()
+        self.covariance_.fit(forward, inputs, self.start)
         return self
 
     @property
@@ -151,9 +155,9 @@ class LevenbergMarquardt:
         return best_of(found, targets)
 
     def _begin(self, start, forward, targets, **task):
-        """Inputs to begin with, their parametrization, metric and bounds."""
+        """Inputs to begin with, their parametrization, covariance and bounds."""
         inputs = starting_inputs(start, self.mean_, forward, targets, **task)
-        spread = spread_at(self.metric_, inputs, targets)
+        spread = spread_at(self.covariance_, inputs, targets)
         return inputs, Free(), spread, task["bounds"]
 
     def _begin_in_code(self, start, forward, targets, **task):
@@ -168,12 +172,12 @@ class LevenbergMarquardt:
             bounds=None if bounds is None else tuple(map(as_tuple, bounds)),
         )
         codes = np.asarray(code._begin(start, forward, targets, **task))
-        return codes, drawing, spread_at(self.metric_, codes, targets), None
+        return codes, drawing, spread_at(self.covariance_, codes, targets), None
 
 
 FIRST_DAMPING, MOST_DAMPING = 1.0, 1e6  # in units of the mean diagonal of J M J'
 TRIALS = 3  # of each Jacobian: a trial is one run of f, the Jacobian costs one a row
-METRIC_STEPS = 4  # Jacobians after which, in a box, values move independently
+CORRELATED_STEPS = 4  # Jacobians after which, in a box, values move independently
 STALLED = 0.99  # of the error left by a Jacobian's trials: it falls no more
 LARGEST_JACOBIAN = 2**23  # numbers held at once; more targets take turns
 
@@ -202,7 +206,7 @@ def second_order_search(
     parametrization : object with ``draw``, codes -> inputs
         Hashable, so that the compiled search can be used again.
     spread : Spread
-        The metric at the codes.
+        The covariance at the codes.
     bounds : (low, high) or None
         Of the codes.
     steps : int
@@ -312,7 +316,7 @@ def compile_second_order(forward, parametrization, shape):
                 lambda values: tf.gather_nd(values, rows), (state, targets)
             )
             own_scale = None if scale is None else tf.gather_nd(scale, rows)
-            whole = tf.constant(box is None) | (step < METRIC_STEPS)
+            whole = tf.constant(box is None) | (step < CORRELATED_STEPS)
             part = improve(part, own, own_scale, factor, floor, box, whole)
             updated = [
                 tf.tensor_scatter_nd_update(old, rows, new)
@@ -338,7 +342,7 @@ def compile_second_order(forward, parametrization, shape):
         if rectified:
             on = (targets > 0) | (state.residuals < targets)
             jacobian *= tf.cast(on, jacobian.dtype)[:, :, None]
-        steered = apply_metric(jacobian, scale, factor, floor, whole)
+        steered = times_covariance(jacobian, scale, factor, floor, whole)
         before = state.errors
         gram = tf.matmul(jacobian, steered, transpose_b=True)
         # Above 0 also where no output depends on any input.
@@ -349,7 +353,7 @@ def compile_second_order(forward, parametrization, shape):
         stalled = (state.errors > STALLED * before) & (state.damping <= FIRST_DAMPING)
         stalled |= state.damping > MOST_DAMPING
         if box is not None and factor is not None:
-            stalled &= ~whole  # what stalls in the whole metric may yet go on
+            stalled &= ~whole  # what stalls in the whole covariance may yet go on
         done = matched(state.residuals, targets)
         return state._replace(going=~(stalled | done))
 
@@ -432,10 +436,10 @@ def jacobian_of(outputs_of, codes, size: int):
     return tf.transpose(rows, (1, 0, 2))
 
 
-def apply_metric(jacobian, scale, factor, floor, whole):
+def times_covariance(jacobian, scale, factor, floor, whole):
     """J M of Jacobians (N, k, n), in their shape; or of the diagonal of M only."""
     if scale is None and factor is None:
-        return jacobian  # the damping goes with the metric, so that 1 is as good as any
+        return jacobian  # the damping goes with it, so that 1 is as good as any
     steered = jacobian if scale is None else jacobian * scale[:, None]
     if factor is not None:
         diagonal = floor + tf.reduce_sum(tf.square(factor), axis=1)

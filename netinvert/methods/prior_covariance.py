@@ -1,8 +1,9 @@
-"""What a short step is: metrics for second-order search.
+"""What a short step is: prior covariances for second-order search.
 
 Of all the changes of an input that give the wanted output, a step takes the
-shortest. If every pixel costs the same, that is noise all over the picture. A metric
-says which changes are likely, and so cheap: the step is then the most likely one.
+shortest. If every pixel costs the same, that is noise all over the picture. A prior
+covariance says which changes are likely, and so cheap: the step is then the most
+likely one. (M below; its inverse is the covariance in which the step is the shortest.)
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ CHUNK = 1000  # inputs run through the forward network at once
 
 
 class Spread(NamedTuple):
-    """Which changes of an input are likely: M = D (F F' + floor I) D.
+    """A prior covariance, M = D (F F' + floor I) D: which changes are likely.
 
     Attributes
     ----------
@@ -42,8 +43,8 @@ class Spread(NamedTuple):
     floor: float = 1.0
 
 
-class Pixels:
-    """The metric in which every input value costs the same."""
+class Identity:
+    """The identity: every input value costs the same."""
 
     def fit(self, forward, inputs, start):
         """Learn nothing."""
@@ -54,8 +55,8 @@ class Pixels:
         return Spread()
 
 
-class Covariance:
-    """The metric of the inputs' own covariance: what varies together moves together.
+class InputCovariance:
+    """The covariance of the inputs: what varies together moves together.
 
     Probabilistic principal components (Tipping & Bishop 1999): the leading
     directions with their own variances, all others with their mean variance.
@@ -83,8 +84,8 @@ class Covariance:
         return self.spread_
 
 
-class Residual:
-    """The metric of the errors that the starting method makes: M = D R D.
+class ErrorCovariance:
+    """The covariance of the errors that the starting method makes: M = D R D.
 
     What the start gets wrong in one place, it gets wrong in others too. Their
     correlation R is learned from its answers to the inputs it was fitted on: there
@@ -101,8 +102,9 @@ class Residual:
     A start that is fitted already need not be fitted again:
 
     >>> start = ni.InverseNetwork(epochs=60).fit(forward, x_train)
-    >>> metric = ni.methods.prior_covariance.Residual().fit(forward, x_train, start)
-    >>> method = ni.LevenbergMarquardt(start=start, metric=metric)
+    >>> errors = ni.methods.prior_covariance.ErrorCovariance()
+    >>> errors.fit(forward, x_train, start)
+    >>> method = ni.LevenbergMarquardt(start=start, covariance=errors)
     """
 
     def __init__(self):
@@ -113,9 +115,9 @@ class Residual:
         """Learn the correlation of the start's errors on inputs (M, ...)."""
         if not isinstance(start, Method):
             raise ValueError(
-                'metric="residual" learns from the errors of the method that the '
+                'covariance="errors" learns from the errors of the method that the '
                 f"search starts from, but start is {start!r}: pass a method such as "
-                'start=InverseNetwork(), or choose metric="covariance"'
+                'start=InverseNetwork(), or choose covariance="inputs"'
             )
         targets = evaluate(as_function(forward), inputs, CHUNK)
         shape = inputs.shape[1:]
@@ -151,24 +153,28 @@ class Residual:
         return self.range_ * np.sqrt(variance)
 
 
-METRICS = {"pixels": Pixels, "covariance": Covariance, "residual": Residual}
+COVARIANCES = {
+    "identity": Identity,
+    "inputs": InputCovariance,
+    "errors": ErrorCovariance,
+}
 
 
-def check_metric(metric) -> None:
-    """Refuse what is not a metric."""
-    offers = hasattr(metric, "fit") and hasattr(metric, "at")
-    known = metric in METRICS if isinstance(metric, str) else offers
-    if not known or isinstance(metric, type):
-        names = ", ".join(map(repr, METRICS))
+def check_covariance(covariance) -> None:
+    """Refuse what is no prior covariance."""
+    offers = hasattr(covariance, "fit") and hasattr(covariance, "at")
+    known = covariance in COVARIANCES if isinstance(covariance, str) else offers
+    if not known or isinstance(covariance, type):
+        names = ", ".join(map(repr, COVARIANCES))
         raise ValueError(
-            f"metric must be one of {names}, or an object with fit and at; got "
-            f"{metric!r}"
+            f"covariance must be one of {names}, or an object with fit and at; got "
+            f"{covariance!r}"
         )
 
 
-def spread_at(metric, inputs, targets) -> Spread:
-    """What a metric says at inputs (N, ...), if that is a spread."""
-    count, size, spread = len(inputs), inputs[0].size, metric.at(inputs, targets)
+def spread_at(covariance, inputs, targets) -> Spread:
+    """What a prior covariance says at inputs (N, ...), if that is a spread."""
+    count, size, spread = len(inputs), inputs[0].size, covariance.at(inputs, targets)
     try:
         scale, factor, floor = spread = Spread(*spread)
         fits = scale is None or np.shape(scale) in ((size,), (count, size))
@@ -179,7 +185,7 @@ def spread_at(metric, inputs, targets) -> Spread:
         fits = False
     if not fits:
         raise ValueError(
-            f"for {count} inputs of {size} values, {metric!r} must give a "
+            f"for {count} inputs of {size} values, {covariance!r} must give a "
             f"Spread(scale ({size},) or ({count}, {size}), factor ({size}, q), floor "
             ">= 0) of finite numbers, and its at gave another; if it was fitted on "
             "inputs of another shape, fit it again"
@@ -206,7 +212,7 @@ def principal(values: np.ndarray):
 
 
 def split(variances: np.ndarray, directions: np.ndarray, kept: int):
-    """Factor (n, kept) and floor of a metric with these principal components.
+    """Factor (n, kept) and floor of a covariance with these principal components.
 
     All directions but the first ``kept`` share their mean variance.
     """

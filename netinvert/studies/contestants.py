@@ -146,8 +146,8 @@ def second_order(task: Task):
     if width_of(task) > MOST_OUTPUTS:
         return {}, 0.0
     choices = {
-        f"metric = {metric}": LevenbergMarquardt(metric=metric)
-        for metric in ("pixels", "covariance")
+        f"covariance = {covariance}": LevenbergMarquardt(covariance=covariance)
+        for covariance in ("identity", "inputs")
     }
     return choices, 0.0
 
@@ -157,7 +157,7 @@ def polished(task: Task):
     if width_of(task) > MOST_OUTPUTS:
         return {}, 0.0
     method, seconds = trained_inverse(task)
-    return {"": LevenbergMarquardt(start=method, metric="residual")}, seconds
+    return {"": LevenbergMarquardt(start=method, covariance="errors")}, seconds
 
 
 def autoencoder(task: Task):

@@ -1,4 +1,4 @@
-"""Second-order search: known answers, bounds, precision, metrics, codes."""
+"""Second-order search: known answers, bounds, precision, covariances, codes."""
 
 import keras
 import numpy as np
@@ -51,7 +51,7 @@ def test_without_bounds_a_linear_network_gives_the_nearest_input_that_fits():
     assert largest_miss(result).max() < 1e-12
 
 
-class OwnMetric:
+class OwnCovariance:
     """Far more room for the first values, and some values that move together."""
 
     scale = np.geomspace(1, 0.01, 12)
@@ -64,23 +64,23 @@ class OwnMetric:
         return Spread(np.tile(self.scale, (len(inputs), 1)), self.factor, 0.5)
 
 
-def test_nearest_is_what_the_metric_says():
+def test_nearest_is_what_the_covariance_says():
     targets = RANDOM.normal(size=(4, 3))
-    method = ni.LevenbergMarquardt(start=np.zeros(12), metric=OwnMetric())
+    method = ni.LevenbergMarquardt(start=np.zeros(12), covariance=OwnCovariance())
     result = ni.invert(doubled, targets, method, bounds=None, input_shape=(12,))
-    metric = OwnMetric.factor @ OwnMetric.factor.T + 0.5 * np.eye(12)
-    metric = OwnMetric.scale[:, None] * metric * OwnMetric.scale
-    steer = metric @ MATRIX
+    covariance = OwnCovariance.factor @ OwnCovariance.factor.T + 0.5 * np.eye(12)
+    covariance = OwnCovariance.scale[:, None] * covariance * OwnCovariance.scale
+    steer = covariance @ MATRIX
     expected = targets @ np.linalg.solve(MATRIX.T @ steer, steer.T)
     np.testing.assert_allclose(result.inputs, expected, atol=1e-8)
 
 
-@pytest.mark.parametrize("metric", ["pixels", OwnMetric()])
-def test_in_a_box_every_output_that_can_be_had_is_had(metric):
+@pytest.mark.parametrize("covariance", ["identity", OwnCovariance()])
+def test_in_a_box_every_output_that_can_be_had_is_had(covariance):
     truth = RANDOM.uniform(size=(40, 12)).round(1)
     truth[:, :6] = truth[:, :6].round()  # many values at their bounds
     targets = truth @ MATRIX
-    method = ni.LevenbergMarquardt(start=np.full(12, 0.5), metric=metric)
+    method = ni.LevenbergMarquardt(start=np.full(12, 0.5), covariance=covariance)
     result = ni.invert(doubled, targets, method, input_shape=(12,))
     assert result.inputs.min() >= 0 and result.inputs.max() <= 1
     assert np.quantile(largest_miss(result), 0.9) < 1e-10
@@ -250,12 +250,12 @@ def test_along_the_covariance_it_stays_closer_to_the_data(digits, forward):
     x_train, x_test = digits
     targets = forward(x_test)
     errors = {}
-    for metric in "pixels", "covariance":
-        method = ni.LevenbergMarquardt(metric=metric).fit(forward, x_train)
+    for covariance in "identity", "inputs":
+        method = ni.LevenbergMarquardt(covariance=covariance).fit(forward, x_train)
         result = ni.invert(forward, targets, method)
         assert result.converged.mean() > 0.95
-        errors[metric] = ni.metrics.mse(result.inputs, x_test).mean()
-    assert errors["covariance"] < 0.85 * errors["pixels"]
+        errors[covariance] = ni.metrics.mse(result.inputs, x_test).mean()
+    assert errors["inputs"] < 0.85 * errors["identity"]
 
 
 def test_it_polishes_what_another_method_proposes(digits, forward):
@@ -369,10 +369,10 @@ def test_its_history_goes_from_the_start_to_the_answer(digits, forward):
         ({"restarts": 1.5}, "restarts must be a whole number"),
         ({"start": "zeros"}, 'start must be "mean", "noise"'),
         ({"start": "estimate"}, 'start must be "mean", "noise"'),
-        ({"metric": "euclid"}, "metric must be"),
-        ({"metric": OwnMetric}, "metric must be"),
+        ({"covariance": "euclid"}, "covariance must be"),
+        ({"covariance": OwnCovariance}, "covariance must be"),
         ({"autoencoder": "faces"}, "autoencoder must be"),
-        ({"autoencoder": "digits", "metric": "covariance"}, "leave one of the two out"),
+        ({"autoencoder": "digits", "covariance": "inputs"}, "leave one of the two out"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_at_once(settings, complaint):

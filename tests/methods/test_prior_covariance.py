@@ -8,7 +8,12 @@ import netinvert as ni
 from netinvert import metrics
 from netinvert.methods.inverse_network import digits_inverse
 from netinvert.methods.levenberg_marquardt import LevenbergMarquardt
-from netinvert.methods.prior_covariance import Covariance, Pixels, Residual, Spread
+from netinvert.methods.prior_covariance import (
+    ErrorCovariance,
+    Identity,
+    InputCovariance,
+    Spread,
+)
 
 
 class Answer:
@@ -43,22 +48,22 @@ def gaussian():
     return forward, inputs
 
 
-@pytest.mark.parametrize("metric", ["covariance", "residual"])
+@pytest.mark.parametrize("covariance", ["inputs", "errors"])
 def test_on_a_linear_gaussian_problem_the_answer_is_the_posterior_mean(
-    gaussian, metric, monkeypatch
+    gaussian, covariance, monkeypatch
 ):
     monkeypatch.setattr("netinvert.methods.prior_covariance.KEPT_VARIANCE", 1.0)
     forward, inputs = gaussian
-    middle, covariance = inputs.mean(axis=0), np.cov(inputs.T)
-    method = LevenbergMarquardt(start=Answer(middle), metric=metric)
+    middle, expected = inputs.mean(axis=0), np.cov(inputs.T)
+    method = LevenbergMarquardt(start=Answer(middle), covariance=covariance)
     method.fit(forward, inputs)
-    spread = method.metric_.at(middle[None], None)
-    np.testing.assert_allclose(matrix(spread), covariance, rtol=0.01, atol=0.01)
+    spread = method.covariance_.at(middle[None], None)
+    np.testing.assert_allclose(matrix(spread), expected, rtol=0.01, atol=0.01)
     targets = forward.predict(inputs[:20], verbose=0)
     found = ni.invert(forward, targets, method, bounds=None).inputs
     weights = forward.get_weights()[0].T
     missing = targets - forward.predict(middle[None], verbose=0)
-    gain = covariance @ weights.T @ np.linalg.inv(weights @ covariance @ weights.T)
+    gain = expected @ weights.T @ np.linalg.inv(weights @ expected @ weights.T)
     np.testing.assert_allclose(found, middle + missing @ gain.T, rtol=0.02, atol=0.02)
 
 
@@ -90,46 +95,48 @@ def test_a_background_that_the_start_is_sure_of_does_not_move():
     forward.layers[-1].set_weights([weights, np.zeros(3)])
     targets, moved = forward.predict(pictures[:50], verbose=0), {}
     start = ni.invert(forward, targets, GreyHalf()).inputs
-    for metric in ("pixels", "residual"):
-        method = LevenbergMarquardt(start=GreyHalf(), metric=metric)
+    for covariance in ("identity", "errors"):
+        method = LevenbergMarquardt(start=GreyHalf(), covariance=covariance)
         result = ni.invert(forward, targets, method.fit(forward, pictures))
         assert result.residual.max() < 1e-6
-        moved[metric] = np.abs(result.inputs - start)
+        moved[covariance] = np.abs(result.inputs - start)
     black = start == 0
-    assert moved["pixels"][black].mean() > 0.02
-    assert moved["residual"][black].mean() < 0.002
-    assert moved["residual"][~black].mean() > 0.05
+    assert moved["identity"][black].mean() > 0.02
+    assert moved["errors"][black].mean() < 0.002
+    assert moved["errors"][~black].mean() > 0.05
 
 
 def test_the_scale_of_the_pixels_means_nothing():
     random = np.random.default_rng(2)
     pictures, drawn = images(random), images(random, 1)
     forward = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()])
-    unit = Residual().fit(forward, pictures, Answer(drawn[0]))
-    bytes_ = Residual().fit(forward, 255 * pictures, Answer(255 * drawn[0]))
+    unit = ErrorCovariance().fit(forward, pictures, Answer(drawn[0]))
+    bytes_ = ErrorCovariance().fit(forward, 255 * pictures, Answer(255 * drawn[0]))
     ours, theirs = unit.at(drawn, None), bytes_.at(255 * drawn, None)
     np.testing.assert_allclose(255 * ours.scale, theirs.scale, rtol=1e-3)
     np.testing.assert_allclose(ours.floor, theirs.floor, rtol=1e-3)
 
 
-def test_a_start_that_makes_no_errors_leaves_a_usable_metric(gaussian):
+def test_a_start_that_makes_no_errors_leaves_a_usable_covariance(gaussian):
     forward, inputs = gaussian
     same = np.repeat(inputs[:1], 20, axis=0)
-    spread = Residual().fit(forward, same, Answer(inputs[0])).at(same, None)
+    spread = ErrorCovariance().fit(forward, same, Answer(inputs[0])).at(same, None)
     assert np.isfinite(matrix(spread)).all() and (np.diag(matrix(spread)) > 0).all()
 
 
 @pytest.fixture(scope="module")
 def polished():
-    """100 test digits from the first hidden layer, polished in two metrics."""
+    """100 test digits from the first hidden layer, polished in two covariances."""
     (x_train, _), (x_test, _) = ni.load_mnist()
     forward = ni.tap(ni.pretrained("mlp"), "hidden_1")
     start, truth, learned = digits_inverse(), x_test[:100], x_train[:2000]
     targets = forward.predict(truth, verbose=0)
     found = {"start": ni.invert(forward, targets, start)}
-    for metric in (Covariance(), Residual()):
-        method = LevenbergMarquardt(start, metric.fit(forward, learned, start), steps=8)
-        found[type(metric).__name__] = ni.invert(forward, targets, method)
+    for covariance in (InputCovariance(), ErrorCovariance()):
+        method = LevenbergMarquardt(
+            start, covariance.fit(forward, learned, start), steps=8
+        )
+        found[type(covariance).__name__] = ni.invert(forward, targets, method)
     return {
         name: (
             metrics.psnr(truth, result.inputs).mean(),
@@ -141,21 +148,21 @@ def polished():
 
 
 def test_the_errors_of_the_start_gain_signal_without_losing_structure(polished):
-    before, after = polished["start"], polished["Residual"]
+    before, after = polished["start"], polished["ErrorCovariance"]
     assert after[0] > before[0] + 3
     assert after[1] > before[1] + 0.02
     assert after[2] < 1e-2 * before[2]
 
 
 def test_the_covariance_of_the_inputs_puts_noise_on_the_background(polished):
-    assert polished["Covariance"][1] < polished["Residual"][1] - 0.05
+    assert polished["InputCovariance"][1] < polished["ErrorCovariance"][1] - 0.05
 
 
 def test_one_call_trains_polishes_and_matches_the_logits():
     (x_train, _), (x_test, _) = ni.load_mnist()
     forward = ni.tap(ni.pretrained("mlp"), "logits")
     start, truth = ni.InverseNetwork(epochs=3), x_test[:256]
-    method = LevenbergMarquardt(start=start, metric="residual")
+    method = LevenbergMarquardt(start=start, covariance="errors")
     method.fit(forward, x_train[:3000])
     targets = forward.predict(truth, verbose=0)
     before, after = (ni.invert(forward, targets, m) for m in (start, method))
@@ -165,16 +172,16 @@ def test_one_call_trains_polishes_and_matches_the_logits():
         assert difference.mean() > gain
 
 
-def test_a_metric_of_errors_needs_a_method_that_makes_them(gaussian):
+def test_a_covariance_of_errors_needs_a_method_that_makes_them(gaussian):
     forward, inputs = gaussian
     with pytest.raises(ValueError, match="start=InverseNetwork"):
-        LevenbergMarquardt(start="mean", metric="residual").fit(forward, inputs)
+        LevenbergMarquardt(start="mean", covariance="errors").fit(forward, inputs)
 
 
-@pytest.mark.parametrize("metric", ["covariance", "residual"])
-def test_a_metric_that_has_learned_nothing_says_so(gaussian, metric):
+@pytest.mark.parametrize("covariance", ["inputs", "errors"])
+def test_a_covariance_that_has_learned_nothing_says_so(gaussian, covariance):
     forward, inputs = gaussian
-    method = LevenbergMarquardt(start=Answer(inputs[0]), metric=metric)
+    method = LevenbergMarquardt(start=Answer(inputs[0]), covariance=covariance)
     with pytest.raises(RuntimeError, match="call method.fit"):
         ni.invert(forward, np.zeros((1, 2)), method)
 
@@ -190,34 +197,36 @@ def test_a_metric_that_has_learned_nothing_says_so(gaussian, metric):
         None,
     ],
 )
-def test_a_metric_that_gives_no_spread_is_told_what_is_expected(gaussian, spread):
-    metric = Pixels()
-    metric.at = lambda inputs, targets: spread
+def test_a_covariance_that_gives_no_spread_is_told_what_is_expected(gaussian, spread):
+    covariance = Identity()
+    covariance.at = lambda inputs, targets: spread
     with pytest.raises(ValueError, match=r"scale \(6,\) or \(2, 6\), factor \(6, q\)"):
-        ni.invert(gaussian[0], np.zeros((2, 2)), LevenbergMarquardt(metric=metric))
+        ni.invert(
+            gaussian[0], np.zeros((2, 2)), LevenbergMarquardt(covariance=covariance)
+        )
 
 
 class Unfit:
-    """A metric that cannot learn."""
+    """A covariance that cannot learn."""
 
     def at(self, inputs, targets):
         return Spread()
 
 
 class Quiet(Unfit):
-    """A metric whose fit returns nothing."""
+    """A covariance whose fit returns nothing."""
 
     def fit(self, forward, inputs, start):
         self.learned = len(inputs)
 
 
-def test_a_metric_needs_fit_but_nothing_that_it_returns(gaussian):
+def test_a_covariance_needs_fit_but_nothing_that_it_returns(gaussian):
     forward, inputs = gaussian
     with pytest.raises(ValueError, match="object with fit and at"):
-        LevenbergMarquardt(metric=Unfit())
-    method = LevenbergMarquardt(metric=Quiet()).fit(forward, inputs[:9])
+        LevenbergMarquardt(covariance=Unfit())
+    method = LevenbergMarquardt(covariance=Quiet()).fit(forward, inputs[:9])
     assert ni.invert(forward, np.ones((1, 2)), method, bounds=None).converged.all()
-    assert method.metric.learned == 9
+    assert method.covariance.learned == 9
 
 
 def test_what_was_fitted_for_another_network_says_so(gaussian):
