@@ -14,7 +14,6 @@ from numbers import Real
 
 import keras
 import numpy as np
-import tensorflow as tf
 from tqdm.auto import tqdm
 
 from netinvert.baselines import ridge_weights
@@ -30,6 +29,7 @@ from netinvert.inversion import (
     scaling,
 )
 from netinvert.methods.gradient import (
+    Drawing,
     as_tuple,
     best_of,
     check_search,
@@ -41,43 +41,6 @@ from netinvert.models import load_weights
 from netinvert.objectives import Objective, relative_error
 
 CHUNK = 1000  # inputs encoded at once
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """Parametrization by a decoder: a code draws one of the inputs it knows.
-
-    Attributes
-    ----------
-    decoder : keras.Model
-        Codes (N, k) to inputs.
-    center, spread : tuple of floats, float
-        The search sees ``(code - center) / spread``, so that for every
-        autoencoder its codes have about mean 0 and variance 1.
-    prior : float
-        Weight of the mean square of such a code, which is small for ordinary ones.
-    bounds : None, or low and high as numbers or nested tuples
-        What the decoder draws beyond them is clipped, before the network sees it.
-    """
-
-    decoder: keras.Model
-    center: tuple
-    spread: float
-    prior: float
-    bounds: tuple | None
-
-    def draw(self, code):
-        """Inputs (N, *input_shape) for codes (N, k)."""
-        raw = tf.cast(code, "float32") * self.spread + tf.constant(self.center)
-        inputs = tf.cast(self.decoder(raw, training=False), code.dtype)
-        if self.bounds is None:
-            return inputs
-        low, high = (tf.constant(bound, code.dtype) for bound in self.bounds)
-        return tf.clip_by_value(inputs, low, high)
-
-    def penalty(self, code):
-        """One number for each of the codes (N, k)."""
-        return self.prior * tf.reduce_mean(tf.square(code), axis=-1)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 What :func:`search` moves is a *code*; a parametrization draws the input
 from the code. For pixels the code is unbounded and a sigmoid puts it inside the
 bounds, so that no clipping afterwards can spoil the match. A decoder is another
-parametrization: see :mod:`netinvert.methods.autoencoder`.
+parametrization.
 """
 
 from __future__ import annotations
@@ -71,6 +71,43 @@ class Free:
 
     def penalty(self, code):
         return 0.0
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Parametrization by a decoder: a code draws one of the inputs it knows.
+
+    Attributes
+    ----------
+    decoder : keras.Model
+        Codes (N, k) to inputs.
+    center, spread : tuple of floats, float
+        The search sees ``(code - center) / spread``, so that for every
+        autoencoder its codes have about mean 0 and variance 1.
+    prior : float
+        Weight of the mean square of such a code, which is small for ordinary ones.
+    bounds : None, or low and high as numbers or nested tuples
+        What the decoder draws beyond them is clipped, before the network sees it.
+    """
+
+    decoder: keras.Model
+    center: tuple
+    spread: float
+    prior: float
+    bounds: tuple | None
+
+    def draw(self, code):
+        """Inputs (N, *input_shape) for codes (N, k)."""
+        raw = tf.cast(code, "float32") * self.spread + tf.constant(self.center)
+        inputs = tf.cast(self.decoder(raw, training=False), code.dtype)
+        if self.bounds is None:
+            return inputs
+        low, high = (tf.constant(bound, code.dtype) for bound in self.bounds)
+        return tf.clip_by_value(inputs, low, high)
+
+    def penalty(self, code):
+        """One number for each of the codes (N, k)."""
+        return self.prior * tf.reduce_mean(tf.square(code), axis=-1)
 
 
 def as_tuple(values):

@@ -20,11 +20,12 @@ import tensorflow as tf
 
 from netinvert.forward import as_function, before_relu
 from netinvert.inversion import Method, check_count, check_inputs, join_histories
-from netinvert.methods.autoencoder import AutoencoderInversion, Drawing
+from netinvert.methods.autoencoder import AutoencoderInversion
 from netinvert.methods.gradient import (
     HALVES_PAY_FROM,
     RECORDED_INPUTS,
     RECORDED_STEPS,
+    Drawing,
     Free,
     as_it_is,
     as_tuple,
