@@ -1,9 +1,10 @@
-"""Pictures with sliders, which move with a kernel and without.
+"""Questions that check themselves, and pictures with sliders and buttons.
 
-An :class:`Explorer` has two faces. In a notebook that a person is working in, it
-is made of ipywidgets, and every move of a slider calls your function. Everywhere
-else (a published page, a notebook executed by a program) it is one piece of HTML
-that carries a frame for every setting and asks nothing of any server.
+A :func:`quiz` is one piece of HTML that asks nothing of any server. An
+:class:`Explorer` has two faces. In a notebook that a person is working in, it is
+made of ipywidgets, and every move of a slider calls your function. Everywhere else
+(a published page, a notebook executed by a program) it is self-contained HTML too,
+with a frame for every setting.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ import io
 import itertools
 import json
 import math
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
+from netinvert.data import ASSETS
 from netinvert.plots import OUTSIDE, OVER, UNDER, figure_png
 
 MOST_FRAMES = 200  # in one page: beyond that it grows heavy
@@ -31,44 +34,55 @@ COLUMN = 560  # pixels; small images are enlarged towards this width
 LARGEST_SCALE = 5
 GREYS = 14  # with the two colours of pixels out of bounds, 4 bits per pixel
 RULE = 2  # index of the light grey around every image
+FEW = 3  # so many values or fewer are buttons, not a slider
+# Style and script; colours are inherited, to be readable on light and dark pages.
+QUIZ = (ASSETS / "quiz.html").read_text(encoding="utf-8")
+EXPLORER = (ASSETS / "explorer.html").read_text(encoding="utf-8")
 
-# The last rule and the !important undo a pale box that the book's theme draws
-# around HTML and pictures on a dark page.
-STYLE = """
-.ni-explorer { margin: 0; max-width: 560px; color: inherit; font: inherit; }
-.ni-explorer img { max-width: 100%; height: auto; padding: 0 !important; }
-.ni-explorer p { margin: .4em 0; min-height: 1.5em; white-space: pre-wrap; }
-.ni-explorer label { display: flex; gap: .7em; align-items: center; margin: .3em 0; }
-.ni-explorer input { flex: 1; min-width: 8em; height: 1.8em; accent-color: #0072B2; }
-.ni-explorer label span { min-width: 6em; }
-.cell_output .text_html:has(.ni-explorer) {
-  background: none !important; color: inherit !important; padding: 0 !important; }
-"""
 
-SCRIPT = """
-document.querySelectorAll('.ni-explorer:not([data-ready])').forEach(root => {
-  root.dataset.ready = 'yes';
-  const {choices, frames} = JSON.parse(root.dataset.content);
-  const sliders = root.querySelectorAll('input');
-  const picture = root.querySelector('img'), text = root.querySelector('p');
-  const show = () => {
-    let index = 0;
-    sliders.forEach((slider, i) => {
-      const value = choices[i][slider.value];
-      index = index * choices[i].length + Number(slider.value);
-      slider.setAttribute('aria-valuetext', value);
-      slider.nextElementSibling.textContent = value;
-    });
-    picture.src = 'data:image/png;base64,' + frames[index][0];
-    picture.alt = text.textContent = frames[index][1];
-  };
-  sliders.forEach(slider => {
-    slider.disabled = false;
-    slider.addEventListener('input', show);
-  });
-  show();
-});
-"""
+def quiz(question: str, choices: Mapping[str, str], right: str):
+    """Ask the reader a question, and answer when one of the choices is clicked.
+
+    Parameters
+    ----------
+    question : str
+        Words between backticks are set as code, here and in the choices.
+    choices : dict of choice to sentence
+        Two or more choices; the sentence says why that choice is right or wrong.
+        Sentences are carried in base64: no answer stands in the page's text.
+    right : str
+        The right choice.
+
+    Returns
+    -------
+    IPython.display.HTML
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two choices, one has no sentence, or ``right`` is
+        none of them.
+    """
+    from IPython.display import HTML
+
+    if len(choices) < 2 or right not in choices or not all(choices.values()):
+        raise ValueError(
+            "a quiz needs two or more choices, a sentence for each, and the right "
+            f"one among them; got {dict(choices)!r} and right={right!r}"
+        )
+    buttons = ""
+    for choice, sentence in choices.items():
+        verdict = "\u2713 Right." if choice == right else "\u2717 Not quite."
+        reply = f"<b>{verdict}</b> {_marked(sentence)}".encode()
+        buttons += (
+            f'<button type="button" aria-pressed="false" disabled data-reply="'
+            f'{base64.b64encode(reply).decode()}">{_marked(choice)}</button>'
+        )
+    return HTML(
+        '<div class="ni-quiz" role="group" aria-label="Question">'
+        f"<p>{_marked(question)}</p><div>{buttons}</div>"
+        f'<p aria-live="polite"></p>{QUIZ}</div>'
+    )
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -108,40 +122,46 @@ class Explorer:
         frames = [self.frame(*place) for place in places]
         names = [[str(value) for value in v] for v in self.choices.values()]
         content = json.dumps({"choices": names, "frames": frames})
-        sliders = "".join(map(_slider, self.choices, names))
+        controls = "".join(map(_control, self.choices, names))
         return (
             '<div class="ni-explorer" role="group" aria-label="Picture with sliders"'
-            f' data-content="{html.escape(content)}"><style>{STYLE}</style>'
-            f"{_picture(*frames[0])}{sliders}<script>{SCRIPT}</script></div>"
+            f' data-content="{html.escape(content)}">'
+            f"{_picture(*frames[0])}{controls}{EXPLORER}</div>"
         )
 
     def live(self):
         """Return the ipywidgets face: every move of a slider calls the function."""
         import ipywidgets
 
-        sliders = [
-            ipywidgets.SelectionSlider(
-                options=[(str(value), place) for place, value in enumerate(values)],
-                description=_words(name),
-                style={"description_width": "initial"},
-                continuous_update=False,
+        controls = [
+            (
+                ipywidgets.ToggleButtons(**common)
+                if len(common["options"]) <= FEW
+                else ipywidgets.SelectionSlider(**common, continuous_update=False)
             )
-            for name, values in self.choices.items()
+            for common in (
+                {
+                    "options": [(str(value), n) for n, value in enumerate(values)],
+                    "description": _words(name),
+                    "style": {"description_width": "initial"},
+                }
+                for name, values in self.choices.items()
+            )
         ]
         picture = ipywidgets.HTML()
 
         def show(_=None) -> None:
             try:
-                shown = _picture(*self.frame(*(slider.value for slider in sliders)))
+                shown = _picture(*self.frame(*(control.value for control in controls)))
             except Exception as error:  # a notebook hides what a callback raises
                 shown = f"<pre>{html.escape(repr(error))}</pre>"
             picture.value = shown
 
-        for slider in sliders:
-            slider.observe(show, names="value")
+        for control in controls:
+            control.observe(show, names="value")
         show()
-        box = ipywidgets.VBox([ipywidgets.HTML(f"<style>{STYLE}</style>"), picture])
-        box.children += tuple(sliders)
+        box = ipywidgets.VBox([ipywidgets.HTML(EXPLORER), picture])
+        box.children += tuple(controls)
         box.add_class("ni-explorer")
         return box
 
@@ -252,9 +272,25 @@ def _words(name: str) -> str:
     return html.escape(name.replace("_", " "))
 
 
-def _slider(name: str, values: list[str]) -> str:
+def _marked(text: str) -> str:
+    return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text))
+
+
+def _control(name: str, values: list[str]) -> str:
+    """Buttons for a few values, otherwise a slider; the script enables them."""
+    words = _words(name)
+    if len(values) <= FEW:
+        buttons = "".join(
+            f'<button type="button" aria-pressed="{str(not n).lower()}" disabled>'
+            f"{html.escape(value)}</button>"
+            for n, value in enumerate(values)
+        )
+        return (
+            f'<div class="ni-choice" role="group" aria-label="{words}">{words} '
+            f"{buttons}</div>"
+        )
     return (
-        f'<label>{_words(name)} <input type="range" class="ni-scrubber" min="0" '
+        f'<label class="ni-choice">{words} <input type="range" min="0" '
         f'max="{len(values) - 1}" value="0" disabled>'
         f"<span>{html.escape(values[0])}</span></label>"
     )

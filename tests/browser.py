@@ -93,14 +93,16 @@ class Page:
         self.send("Emulation.setEmulatedMedia", features=[feature])
 
     def press(self, key: str) -> None:
-        code = {"ArrowRight": 39, "ArrowLeft": 37, "End": 35, "Home": 36}[key]
-        for kind in ("rawKeyDown", "keyUp"):
+        code = {"ArrowRight": 39, "ArrowLeft": 37, "End": 35, "Home": 36}
+        code |= {"Tab": 9, "Enter": 13}
+        for kind in ("keyDown", "keyUp"):
             self.send(
                 "Input.dispatchKeyEvent",
                 type=kind,
                 key=key,
                 code=key,
-                windowsVirtualKeyCode=code,
+                windowsVirtualKeyCode=code[key],
+                **({"text": "\r"} if key == "Enter" and kind == "keyDown" else {}),
             )
 
     def screenshot(self, path: Path) -> None:

@@ -13,7 +13,14 @@ import nbformat
 import pytest
 
 from tools.environment import ROOT
-from tools.run_notebooks import METADATA, all_notebooks, install_line
+from tools.run_notebooks import (
+    HIDDEN,
+    METADATA,
+    QUIZ,
+    all_notebooks,
+    hide_answers,
+    install_line,
+)
 
 LINES, WIDTH = 14, 79
 LOCAL_PATH = re.compile(r"/(home|root|tmp|Users|private|work)/|site-packages|[A-Z]:\\")
@@ -67,9 +74,20 @@ def test_the_cells_were_run_in_order_from_an_empty_kernel(notebook):
 def test_cells_fit_on_the_page(notebook):
     for number, cell in code_cells(notebook):
         lines = cell.source.splitlines()
-        assert len(lines) <= LINES, f"cell {number} has {len(lines)} lines"
+        hidden = has_tag(cell, HIDDEN)
+        assert hidden or len(lines) <= LINES, f"cell {number} has {len(lines)} lines"
         widest = max(lines, key=len)
         assert len(widest) <= WIDTH, f"cell {number}: {widest}"
+
+
+def test_the_source_of_a_quiz_is_hidden_with_its_answers(notebook):
+    for number, cell in code_cells(notebook):
+        if has_tag(cell, HIDDEN):
+            assert QUIZ in cell.source, f"cell {number} hides something else"
+        hidden = cell.copy()
+        hidden.metadata = nbformat.from_dict(dict(cell.metadata))
+        hide_answers(hidden)
+        assert hidden.metadata == cell.metadata, f"cell {number}: run `make notebooks`"
 
 
 def test_few_cells_are_exempt_from_comparison(notebook):

@@ -1,12 +1,10 @@
-"""Sliders move the picture: with a kernel, and in a page without one."""
+"""Quizzes answer and sliders move the picture, with a kernel and without one."""
 
 import base64
 import html
 import io
 import json
 import re
-import shutil
-import subprocess
 from types import SimpleNamespace
 
 import nbformat
@@ -16,8 +14,11 @@ from nbclient import NotebookClient
 from PIL import Image
 
 from netinvert import plots, widgets
+from tests.browser import find_chromium, open_page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = find_chromium()
+QUESTION = "Is `f` one-to-one?"
+REPLIES = {"always": "Not at <784> pixels: x\u00b2.", "never": "`relu` loses some."}
 
 
 @pytest.fixture
@@ -83,11 +84,13 @@ def test_the_static_face_is_self_contained_labelled_and_always_the_same():
     def words(left, right_share):
         return np.zeros((8, 8, 1)), f'"{left}" & {right_share}'
 
-    text = widgets.explorer(words, left=[0], right_share=["<b>", 1]).static()
-    assert text == widgets.explorer(words, left=[0], right_share=["<b>", 1]).static()
+    choices = {"left": [0], "right_share": ["<b>", 1, 2, 3]}
+    text = widgets.explorer(words, **choices).static()
+    assert text == widgets.explorer(words, **choices).static()
     assert not re.search(r"https?:|src=\"(?!data:)|\bid=|import\b", text)
     assert 'alt="&quot;0&quot; &amp; &lt;b&gt;"' in text and "<b>" not in text
-    assert re.search(r"<label>right share <input", text)
+    assert re.search(r'<label class="ni-choice">right share <input', text)
+    assert re.search(r'aria-label="left">left <button [^>]*>0</button>', text)
 
 
 def test_pixels_outside_the_bounds_are_coloured_as_in_the_figures():
@@ -168,34 +171,75 @@ def test_a_person_at_the_kernel_gets_the_live_face():
     assert "text/html" not in shown
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
-def test_in_a_browser_a_slider_moves_picture_text_and_label_without_a_kernel(tmp_path):
-    page = tmp_path / "page.html"
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found")
+def test_in_a_browser_slider_and_buttons_move_picture_and_text_without_a_kernel(
+    tmp_path,
+):
     twin = widgets.explorer(blend, left=[0], right_share=[0, 1]).static()
-    turned = widgets.explorer(blend, left=[0, 1], right_share=[0, 0.5, 1]).static()
-    move = """<script>
-        const sliders = document.querySelectorAll('.ni-explorer')[1]
-            .querySelectorAll('input');
-        sliders[0].value = 1; sliders[1].value = 2;
-        sliders[1].dispatchEvent(new Event('input'));
-    </script>"""
-    page.write_text(f"<meta charset=utf-8>{twin}{turned}{move}")
-    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-quic "
-    flags += f"--user-data-dir={tmp_path} --dump-dom {page.as_uri()}"
-    dom = subprocess.run(
-        [CHROMIUM, *flags.split()],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    ).stdout
-    frames = content(widgets.explorer(blend, left=[0, 1], right_share=[0, 0.5, 1]))
-    images = re.findall(r'<img src="data:image/png;base64,([^"]*)" alt="([^"]*)"', dom)
-    assert images[0][1] == "left 0, right 0"
-    assert list(images[1]) == frames["frames"][5]
-    assert ">left 1, right 1</p>" in dom
-    assert re.findall('aria-valuetext="([^"]*)"', dom) == ["0", "0", "1", "1"]
-    assert "disabled" not in re.sub("<script>.*?</script>", "", dom, flags=re.DOTALL)
+    choices = {"left": [0, 1], "right_share": [0, 0.4, 0.7, 1]}
+    turned = widgets.explorer(blend, **choices)
+    file = tmp_path / "page.html"
+    file.write_text(f"<meta charset=utf-8>{twin}{turned.static()}", encoding="utf-8")
+    second = "document.querySelectorAll('.ni-explorer')[1]"
+    with open_page(CHROMIUM) as page:
+        page.visit(file.as_uri())
+        page.evaluate(f"{second}.querySelectorAll('button')[1].click()")
+        page.evaluate(f"{second}.querySelector('input').focus()")
+        page.press("End")
+        pictures = page.evaluate("[...document.images].map(i => [i.src, i.alt])")
+        text, slider = page.evaluate(
+            f"['p', 'label span'].map(name => {second}.querySelector(name).textContent)"
+        )
+        pressed = page.evaluate(
+            f"[...{second}.querySelectorAll('button')].map(b => b.ariaPressed)"
+        )
+        disabled = page.evaluate("document.querySelectorAll('[disabled]').length")
+    assert pictures[0][1] == "left 0, right 0"
+    png, words = content(turned)["frames"][7]
+    assert pictures[1] == ["data:image/png;base64," + png, words]
+    assert (text, slider) == ("left 1, right 1", "1")
+    assert (pressed, disabled) == (["false", "true"], 0)
+
+
+@pytest.mark.parametrize(
+    ("choices", "right"),
+    [({}, ""), ({"a": "b"}, "a"), ({"a": "b", "c": ""}, "a"), (REPLIES, "sometimes")],
+)
+def test_a_quiz_without_an_answer_is_refused(choices, right):
+    with pytest.raises(ValueError, match=f"right={right!r}"):
+        widgets.quiz(QUESTION, choices, right)
+
+
+def test_a_quiz_is_small_self_contained_and_keeps_its_answers_to_itself():
+    text = widgets.quiz(QUESTION, REPLIES, "never").data
+    assert len(text) < 2000
+    assert not re.search(r"https?:|\bsrc=|\bid=|import\b", text)
+    assert "<p>Is <code>f</code> one-to-one?</p>" in text
+    for secret in ("pixels", "some", "Right"):
+        assert secret not in text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found")
+def test_a_quiz_says_what_is_wrong_and_what_is_right_by_mouse_and_keyboard(tmp_path):
+    one = widgets.quiz(QUESTION, REPLIES, "never").data
+    file = tmp_path / "page.html"
+    file.write_text(f"<meta charset=utf-8>{one}{one}", encoding="utf-8")
+    second = "document.querySelectorAll('.ni-quiz')[1]"
+    said = f"{second}.querySelector('[aria-live]').innerText"
+    with open_page(CHROMIUM) as page:
+        page.visit(file.as_uri())
+        assert page.evaluate(said) == ""
+        page.evaluate(f"{second}.querySelector('button').click()")
+        assert page.evaluate(said) == "\u2717 Not quite. Not at <784> pixels: x\u00b2."
+        page.evaluate(f"{second}.querySelector('button').focus()")
+        page.press("Tab")
+        page.press("Enter")
+        assert page.evaluate(said) == "\u2713 Right. relu loses some."
+        pressed = page.evaluate(
+            "[...document.querySelectorAll('button')]"
+            ".map(one => one.getAttribute('aria-pressed'))"
+        )
+    assert pressed == ["false", "false", "false", "true"]
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ METADATA = {
 }
 # Where a notebook names the repository, for readers on Colab.
 ADDRESS = re.compile(r"(%pip install -q git\+|git clone -q )\S+")
+QUIZ, HIDDEN = "widgets.quiz(", "remove-input"
 # What TensorFlow's C++ side writes when it starts, whatever its log level.
 STARTUP_MESSAGE = re.compile(
     r"WARNING: All log messages before absl::InitializeLog"
@@ -66,6 +67,15 @@ def unexpected_stderr(outputs: list) -> str:
         for line in output["text"].splitlines(keepends=True)
     ]
     return "".join(ln for ln in lines if ln.strip() and not STARTUP_MESSAGE.match(ln))
+
+
+def hide_answers(cell) -> None:
+    """Hide the source of a quiz, with its answers, on the page, in Lab and in Colab."""
+    if QUIZ in cell.source:
+        tags = cell.metadata.get("tags", [])
+        cell.metadata["tags"] = [*(t for t in tags if t != HIDDEN), HIDDEN]
+        cell.metadata["jupyter"] = {"source_hidden": True}
+        cell.metadata["cellView"] = "form"
 
 
 def without_times(outputs: list) -> str:
@@ -109,6 +119,7 @@ def execute(path: Path) -> nbformat.NotebookNode:
     for cell in code_cells:
         cell.outputs, cell.execution_count = [], None
         cell.source = ADDRESS.sub(rf"\g<1>{address()}", cell.source)
+        hide_answers(cell)
     NotebookClient(
         notebook,
         timeout=CELL_SECONDS,
