@@ -3,7 +3,8 @@
 ``python -m netinvert.studies.benchmark`` is a small run of under a minute; with
 ``--full`` it makes the results that the book shows. What is done stays in the folder
 ``--out``, one file for each network, training seed, tap, method and number of pairs: a
-run that was interrupted goes on where it stopped, and two runs at once share the work.
+run that was interrupted goes on where it stopped. Two runs at once, of other networks
+or methods, may share a folder.
 
 Each method chooses its settings on images that are never reported. Costs are in
 processor seconds, over all cores, which hardly depend on what else a computer does;
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 from tqdm.auto import tqdm
 
@@ -44,29 +46,18 @@ from netinvert.studies.contestants import (
     Unit,
     units_of,
 )
-from netinvert.studies.results import load, save_table
-from netinvert.studies.storage import (
-    arrays_in,
-    check_folder,
-    claimed,
-    kept,
-    note_command,
-    whole,
-)
+from netinvert.studies.results import save_table
+from netinvert.studies.storage import arrays_in, check_folder, kept, packed, put
 from netinvert.studies.train import train
 
 FORWARD_PASSES = 20  # over which the yardstick is averaged
 
 
-def finish(unit: Unit, images: int, out: Path, wait: bool = True) -> None:
-    """Do a unit, unless it is done or, without waiting, another run is at it."""
+def finish(unit: Unit, images: int, out: Path) -> None:
+    """Do a unit, unless it is done."""
     path = unit.path(out)
-    if path.exists():
-        return
-    with claimed(path, wait) as mine:
-        if mine and not path.exists():
-            with whole(path, "wb") as file:
-                np.savez(file, **measured(unit, images, out))
+    if not path.exists():
+        put(path, packed(**measured(unit, images, out)))
 
 
 def measured(unit: Unit, images: int, out: Path) -> dict[str, np.ndarray]:
@@ -87,10 +78,8 @@ def measured(unit: Unit, images: int, out: Path) -> dict[str, np.ndarray]:
         invert, task.forward, targets, method, batch_size=images, progress=False
     )
     result, first = timed(answer)
-    # Settings are chosen for the first training seed, and what that and a later call
-    # cost does not depend on it.
-    once = unit.training_seed == 0
-    tuning, later = (tuning, timed(answer)[1]) if once else (np.nan, np.nan)
+    first_seed = unit.training_seed == 0
+    tuning, later = (tuning, timed(answer)[1]) if first_seed else (np.nan, np.nan)
     size = np.maximum(targets.var(axis=0).mean(), 1e-12)
     return {
         "unit": np.array(list(map(str, astuple(unit)))),
@@ -110,10 +99,7 @@ def measured(unit: Unit, images: int, out: Path) -> dict[str, np.ndarray]:
 
 
 def chosen(unit: Unit, task: Task, candidates: dict, images: int, out: Path) -> str:
-    """The setting with the smallest error on the images held back for this choice.
-
-    It is made once, on the network of the first training seed.
-    """
+    """The setting with the smallest error on images held back, for the first seed."""
     if len(candidates) == 1:
         return next(iter(candidates))
     if unit.training_seed > 0:
@@ -181,114 +167,66 @@ def forward_seconds(forward, images: np.ndarray) -> float:
     return seconds / FORWARD_PASSES / len(images)
 
 
-def run(units: list[Unit], images: int, out: Path, command: str) -> None:
-    """Do the units that are not done yet, and write the table of all that are.
+def run(units: list[Unit], images: int, out: Path, command: str) -> pd.DataFrame:
+    """Do the units that are not done, and write the table of all that are.
 
-    Parameters
-    ----------
-    units : list of Unit
-    images : int
-        How many of the test digits are inverted: the first ones.
-    out : Path
-        Folder of the results. It is made if it is not there.
-    command : str
-        How the run was started, for the record.
-
-    Raises
-    ------
-    ValueError
-        If the folder holds something else, or results of another number of images,
-        other versions or another machine.
+    ``images`` is how many test digits are inverted, the first ones; the command is for
+    the record. A ValueError tells what is wrong with the folder or a file in it.
     """
     check_folder(out, images)
-    note_command(out, command)
-    with tqdm(total=len(units), unit="result", leave=False) as bar:
-        # What another run is at is left to it, until nothing else is left.
-        for wait in (False, True):
-            for unit in units:
-                bar.set_description(f"{unit.network} {unit.tap}: {unit.method}")
-                finish(unit, images, out, wait)
-                bar.update(sum(one.path(out).exists() for one in units) - bar.n)
-    save_table(out)
+    with open(out / "commands.txt", "a", encoding="utf-8") as file:
+        file.write(command + "\n")
+    for unit in (bar := tqdm(units, unit="result", leave=False)):
+        bar.set_description(f"{unit.network} {unit.tap}: {unit.method}")
+        finish(unit, images, out)
+    return save_table(out)
 
 
-def parsed(arguments: list[str]) -> argparse.Namespace:
-    """Read the command line; what is not known is refused with what there is."""
+AXES = {"networks": TAPS, "taps": DENSE, "methods": METHODS}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m netinvert.studies.benchmark", description=__doc__
     )
     parser.add_argument(
         "--full", action="store_true", help="some two hours, not a minute"
     )
-    for option, known in (
-        ("networks", TAPS),
-        ("taps", DENSE),
-        ("methods", METHODS),
-    ):
+    for option, known in AXES.items():
+        help = "any of: " + ", ".join(known)
         parser.add_argument(
-            f"--{option}",
-            nargs="+",
-            choices=list(known),
-            metavar="NAME",
-            help="any of: " + ", ".join(known),
+            f"--{option}", nargs="+", choices=list(known), metavar="NAME", help=help
         )
     parser.add_argument("--out", type=Path, help="folder of the results")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: list[str]) -> None:
-    """Run the benchmark from the command line."""
-    options = parsed(arguments)
+    options = parser.parse_args(arguments)
     size = FULL if options.full else SMALL
-    axes = {
-        name: getattr(options, name)
-        for name in ("networks", "taps", "methods")
-        if getattr(options, name)
-    }
+    axes = {name: getattr(options, name) for name in AXES if getattr(options, name)}
     out = options.out or Path("benchmark-full" if options.full else "benchmark-small")
     units = units_of([plan | axes for plan in size["plans"]], size["seeds"])
     try:
-        run(units, size["images"], out, command_of(options.full, axes))
+        table = run(units, size["images"], out, command_of(options.full, axes))
     except (ValueError, OSError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("Interrupted. The same command goes on from here.")
     if not any(arrays_in(unit.path(out)) for unit in units):
         sys.exit(
-            "None of these methods has an answer for these taps "
-            "(second-order search, for one, needs a tap of few outputs)."
+            "None of these methods has an answer for these taps (the PCA floor, for "
+            "one, has none where a tap is as wide as the image)."
         )
-    print(summary(load(out / "table.csv")))
-    print(f"\nEverything, with its provenance: {out / 'table.csv'}")
+    rows = table.query("metric == 'psnr' and training_seed == 'all' and versus == ''")
+    rows = rows.set_index(["network", "tap", "pairs", "method"])
+    print("PSNR in dB, and its 95 % interval:\n")
+    print(rows[["mean", "low", "high"]].to_string(float_format="%.2f"))
+    print(f"\nEverything: {out / 'table.csv'}, its provenance: {out / 'table.json'}")
 
 
 def command_of(full: bool, axes: dict[str, list[str]]) -> str:
     """The command, for the record, which needs no folder of this machine."""
-    words = [
-        "python",
-        "-m",
-        "netinvert.studies.benchmark",
-        *(["--full"] if full else []),
-    ]
-    for name, values in axes.items():
-        words += [f"--{name}", *values]
-    return shlex.join(words)
-
-
-def summary(rows: list[dict]) -> str:
-    """A table to read: PSNR with its interval, over all training seeds."""
-    lines, title = [], ""
-    for row in rows:
-        if (row["metric"], row["training_seed"], row["versus"]) != ("psnr", "all", ""):
-            continue
-        if title != (title := f"{row['network']}, {row['tap']}, {row['pairs']} pairs"):
-            lines += ["", title]
-        lines.append(
-            f"  {row['method']:26} {row['mean']:6.2f} dB  "
-            f"({row['low']:.2f} to {row['high']:.2f})"
-        )
-    return "\n".join(lines)
+    words = ["python", "-m", "netinvert.studies.benchmark", *["--full"] * full]
+    return shlex.join(words + [w for k, v in axes.items() for w in (f"--{k}", *v)])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,4 +1,4 @@
-"""The study behind the chapter on fibres: ``python -m netinvert.studies.census FILE``.
+"""The study behind the chapter on fibers: ``python -m netinvert.studies.census FILE``.
 
 For each of the first test digits and the next one of another class: a collision and
 a metamer that resembles it, both verified exactly. It takes a few minutes. Beside
@@ -7,10 +7,10 @@ FILE, a file of the same name in JSON says with what it was made.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
-import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -27,36 +27,23 @@ PROVENANCE = ASSETS / "metamers.json"
 
 
 def partners(labels: np.ndarray, count: int) -> np.ndarray:
-    """Return for each of the first digits the place of the next of another class."""
+    """For each of the first digits, the place of the next one of another class."""
     after = [labels[n + 1 :] != labels[n] for n in range(count)]
     return np.arange(count) + 1 + np.array([others.argmax() for others in after])
 
 
 def results() -> dict[str, np.ndarray]:
-    """Return what :func:`census` found for 500 digits, as it comes with the package.
-
-    Returns
-    -------
-    dict of arrays
-    """
+    """What :func:`census` found for 500 digits, as it comes with the package."""
     return read_asset("metamers.npz")
 
 
 def census(count: int = 500, progress: bool = True) -> dict[str, np.ndarray]:
     """Look for a collision and a metamer of each of the first test digits.
 
-    Parameters
-    ----------
-    count : int
-    progress : bool
-
-    Returns
-    -------
-    dict of arrays
-        ``pair`` (N,): distance from the digit to its partner. For "collision" and
-        "metamer" each: ``_distance`` (N,) from the twin to the partner;
-        ``_called`` (N,) the class that the evaluator gives the twin;
-        ``_seconds`` (N, 2) of a processor to find it and to verify it exactly.
+    ``pair`` (N,) is the distance from the digit to its partner; for "collision" and
+    "metamer" each, ``_distance`` (N,) that from the twin to the partner, ``_called``
+    (N,) the class that the evaluator gives the twin, and ``_seconds`` (N, 2) those of a
+    processor to find it and to verify it exactly.
     """
     (_, _), (digits, labels) = load_mnist()
     toward = digits[partners(labels, count)]
@@ -86,7 +73,7 @@ def distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def fingerprint_of(name: str) -> str:
-    """Return the fingerprint of a network of the book, as certificates bear it."""
+    """The fingerprint of a network of the book, as certificates bear it."""
     return certificates.fingerprint(fibers.layers_of(pretrained(name)))
 
 
@@ -104,10 +91,18 @@ def provenance(count: int) -> dict[str, str | int]:
     } | {name: version(name) for name in packages}
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("Where to? Say: python -m netinvert.studies.census FILE.npz")
+def main(arguments: list[str] | None = None) -> None:
+    """Make a census, and write it and its provenance."""
+    parser = argparse.ArgumentParser(
+        prog="python -m netinvert.studies.census", description=__doc__
+    )
+    parser.add_argument("file", type=Path, help="of the results, FILE.npz")
+    file = parser.parse_args(arguments).file.with_suffix(".npz")
     found = census()
-    np.savez(sys.argv[1], **found)
+    np.savez(file, **found)
     facts = json.dumps(provenance(len(found["pair"])), indent=1)
-    Path(sys.argv[1]).with_suffix(".json").write_text(facts + "\n")
+    file.with_suffix(".json").write_text(facts + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,305 +1,255 @@
-"""The benchmark's results: a folder of units becomes one table with its provenance."""
+"""The results of a benchmark: a table with its provenance, and one number per image."""
 
 from __future__ import annotations
 
-import csv
 import datetime
 import functools
+import hashlib
+import io
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from netinvert.studies.contestants import DENSE, METHODS, TAPS, VALIDATION, Unit
-from netinvert.studies.storage import arrays_in, claimed, whole
+from netinvert.studies.storage import arrays_in, packed, put
 
 RIVAL = "k-NN mean"  # the best baseline, with which every method is compared
-UNIT = ("network", "training_seed", "tap", "method", "pairs")
-COSTS = (
-    "fit_seconds",
-    "tuning_seconds",
-    "first_seconds",
-    "seconds_per_target",
-    "forward_passes",
-    "fit_forward_passes",
-)
-NUMBERS = ("mean", "low", "high", *COSTS)
-COUNTS = ("pairs", "outputs", "images", "seeds")
-COLUMNS = (*UNIT, "setting", *COUNTS[1:], "metric", "versus", *NUMBERS)
-METRICS = (
-    "output_error",
-    "log10_relative_output_error",
-    "mse",
-    "psnr",
-    "ssim",
-    "accuracy",
-)
-IN_A_UNIT = {
-    "unit",
-    "setting",
-    "outputs",
-    "output_error",
-    "relative_output_error",
-    "mse",
-    "ssim",
-    "accuracy",
-    "fit_seconds",
-    "tuning_seconds",
-    "first_seconds",
-    "seconds_per_target",
-    "forward_seconds",
-}
+UNIT = ["network", "training_seed", "tap", "method", "pairs"]
+# Settings are chosen for the first training seed, and what that and a later call cost
+# does not depend on it.
+ONCE = ["tuning_seconds", "seconds_per_target"]
+SECONDS = ["fit_seconds", "first_seconds", "forward_seconds", *ONCE]
+PASSES = ["forward_passes", "fit_forward_passes"]
+COSTS = ["fit_seconds", ONCE[0], "first_seconds", ONCE[1], *PASSES]
+NUMBERS = ["mean", "low", "high", *COSTS]
+OF_IMAGES = ["output_error", "relative_output_error", "mse", "ssim", "accuracy"]
+LOGARITHM = "log10_relative_output_error"
+KEPT = ["psnr", "ssim", LOGARITHM]  # of each image, rounded to what 16 bits hold
+METRICS = ["output_error", LOGARITHM, "mse", "psnr", "ssim", "accuracy"]
+COUNTS = ["pairs", "outputs", "images", "seeds"]
+COLUMNS = [*UNIT, "setting", *COUNTS[1:], "metric", "versus", *NUMBERS]
 BEST_PSNR = 100.0  # of a reconstruction equal to its image, which has none
 LEAST_ERROR = 1e-16  # relative; smaller ones are rounding
+RESAMPLES, SEED = 2000, 0
+REPAIR = "Take the original again, or give the benchmark's command again in its folder."
 
 
-def load(path: str | Path) -> list[dict]:
-    """Read the table of a benchmark.
+def load(path: str | Path) -> pd.DataFrame:
+    """Read the table of a benchmark, if it is what was written.
 
     Parameters
     ----------
     path : str or Path
-        A file such as ``book/results/head_to_head.csv``.
+        A file such as ``book/results/head_to_head.csv``; its provenance lies beside
+        it, in ``head_to_head.json``.
 
     Returns
     -------
-    list of dict
-        One for each row: numbers as numbers, with NaN where a cell is empty, and
-        "training_seed" a number or "all".
+    pandas.DataFrame
+        A row for each network, training_seed ("0", "1", ... or "all"), tap, method,
+        number of pairs and metric: the "mean" with its 95 % interval, "low" to
+        "high", and costs, NaN where unknown. Where "versus" is not empty, it is the
+        mean difference from that method. ``attrs`` is the provenance: commands,
+        versions, machine, images, seeds.
 
     Raises
     ------
     ValueError
-        If the file holds another table.
+        If the table was changed or cut, lacks a row, has one twice or holds an
+        infinity, or is something else.
     """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            table = csv.DictReader(line for line in file if not line.startswith("#"))
-            rows = list(table)
-        if not set(table.fieldnames or ()) >= set(COLUMNS):
-            raise ValueError("it has other columns")
-        for row in rows:
-            row |= {name: int(row[name]) for name in COUNTS}
-            row |= {
-                name: float("nan" if row[name] == "" else row[name]) for name in NUMBERS
-            }
-            if row["training_seed"] != "all":
-                row["training_seed"] = int(row["training_seed"])
-    except (ValueError, TypeError) as error:
+    content, provenance = checked(path)
+    table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+    table[COUNTS] = table[COUNTS].astype(int)
+    table[NUMBERS] = table[NUMBERS].replace("", "nan").astype(float)
+    twice = table.duplicated([*UNIT, "metric", "versus"]).sum()
+    numbers = table[NUMBERS].fillna(dict.fromkeys(COSTS, 0.0))
+    infinite = (~np.isfinite(numbers)).any(axis=1).sum()
+    if len(table) != provenance["rows"] or twice or infinite:
         raise ValueError(
-            f"{path} is no table of a benchmark, such as its table.csv: {error}"
-        ) from error
-    return rows
+            f"{path} has {len(table)} rows where its provenance says "
+            f"{provenance['rows']}; {twice} of them stand there twice, and {infinite} "
+            f"hold an infinity or no number. {REPAIR}"
+        )
+    table.attrs = provenance
+    return table
 
 
-def load_provenance(path: str | Path) -> dict:
-    """Read where a table comes from: commands, versions, machine, images, seeds.
-
-    Raises
-    ------
-    ValueError
-        If the file holds no table of a benchmark.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = [line[1:] for line in file if line.startswith("#")]
-        return dict(json.loads("".join(lines)))
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{path} is no table of a benchmark, such as its table.csv: {error}"
-        ) from error
-
-
-def load_values(path: str | Path, metric: str, **unit) -> np.ndarray:
+def load_values(path: str | Path) -> pd.DataFrame:
     """Read one number per image, from the file beside a benchmark's table.
 
     Parameters
     ----------
     path : str or Path
         A file such as ``book/results/head_to_head.npz``.
-    metric : {"psnr", "ssim", "accuracy", "log10_relative_output_error"}
-    **unit
-        Any of network, training_seed, tap, method and pairs.
 
     Returns
     -------
-    float array (S, N)
-        For each unit found, in the order of training seeds, one number for each
-        of the first N test digits. Differences of two methods are paired.
+    pandas.DataFrame
+        A row for each network, training_seed (a number), tap, method, number of pairs
+        and image (0 to N - 1, of the test digits), with "psnr", "ssim", "accuracy"
+        and "log10_relative_output_error". Two methods that are compared answered the
+        same images.
 
     Raises
     ------
     ValueError
-        If no unit is like that, there is no such metric or key, or the file holds
-        something else.
+        If the file was changed or cut, or holds something else.
     """
-    if not zipfile.is_zipfile(path) or "units" not in arrays_in(path):
+    with np.load(io.BytesIO(checked(path)[0]), allow_pickle=False) as arrays:
+        arrays = dict(arrays)
+    kinds = dict.fromkeys(UNIT, "category") | {"training_seed": int, "pairs": int}
+    units = pd.DataFrame(arrays.pop("units"), columns=UNIT).astype(kinds)
+    count, images = arrays["psnr"].shape
+    values = units.loc[units.index.repeat(images)].reset_index(drop=True)
+    values["image"] = np.tile(np.arange(images), count)
+    return values.assign(**{k: v.ravel().astype(float) for k, v in arrays.items()})
+
+
+def checked(path: str | Path) -> tuple[bytes, dict]:
+    """The content of a file of results, which must be what its provenance says."""
+    path = Path(path)
+    content = path.read_bytes()
+    try:
+        text = path.with_suffix(".json").read_text(encoding="utf-8")
+        provenance = dict(json.loads(text))
+        expected = provenance["sha256"][path.suffix]
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(
-            f"{path} holds no values of a benchmark, such as the values.npz beside "
-            "its table.csv"
+            f"{path} is no result of a benchmark, such as table.csv or table.npz with "
+            f"table.json beside it: {error!r}"
+        ) from error
+    if (found := hashlib.sha256(content).hexdigest()) != expected:
+        raise ValueError(
+            f"{path} is not what was written, but changed or cut since: SHA-256 "
+            f"{found} where its provenance says {expected}. {REPAIR}"
         )
-    with np.load(path, allow_pickle=False) as arrays:
-        units = arrays["units"]
-        if metric not in arrays or metric == "units" or set(unit) - set(UNIT):
-            known = ", ".join(name for name in arrays if name != "units")
-            raise ValueError(
-                f"metrics are {known} and keys are {', '.join(UNIT)}; "
-                f"got {metric!r} and {', '.join(unit) or 'no key'}"
-            )
-        wanted = np.ones(len(units), bool)
-        for name, value in unit.items():
-            wanted &= units[:, UNIT.index(name)] == str(value)
-        if not wanted.any():
-            raise ValueError(f"there is no result for {unit} in {path}")
-        return arrays[metric][wanted].astype("float64")
+    return content, provenance
 
 
-def save_table(out: Path) -> None:
-    """Write table.csv and values.npz from all units in the folder."""
-    units = read_units(out)
-    if not units:
-        return
-    rows = [row for group in groups_of(units).values() for row in rows_of(group, units)]
-    provenance = json.loads((out / "configuration.json").read_text(encoding="utf-8"))
-    provenance |= {
-        "commands": (out / "commands.txt").read_text(encoding="utf-8").splitlines(),
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "inverted": f"test digits 0 to {provenance['images'] - 1}",
-        "settings": f"by test digits {VALIDATION.start} to {VALIDATION.stop - 1}",
-        "training_seeds": sorted({int(unit[1]) for unit in units}),
-        "seconds": "processor seconds, summed over cores",
-    }
-    with claimed(out / "table.csv"):
-        with whole(out / "table.csv") as file:
-            for line in json.dumps(provenance, indent=1).splitlines():
-                file.write(f"# {line}\n")
-            table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            table.writeheader()
-            table.writerows(rows)
-        save_values(out / "values.npz", units)
+def save_table(out: Path) -> pd.DataFrame:
+    """Write table.csv, table.npz and table.json, from all units in the folder.
 
-
-def read_units(out: Path) -> dict[tuple, dict]:
-    """All units that are done, sorted, by what they are."""
-    units = {}
-    for path in (out / "units").glob("*.npz"):
-        unit = arrays_in(path)
-        if not unit:  # a method has nothing to offer there
+    Anew while another run adds units, so that the last one to write knows all.
+    """
+    table, paths = pd.DataFrame(), None
+    while paths != (paths := sorted((out / "units").glob("*.npz"))):
+        facts = json.loads((out / "configuration.json").read_text(encoding="utf-8"))
+        if not (units := read_units(paths, facts["images"])):
             continue
-        key = tuple(map(str, unit.get("unit", ())))
-        named = len(key) == len(UNIT) and Unit(*key).path(out) == path
-        if not (named and unit.keys() >= IN_A_UNIT):
-            raise ValueError(
-                f"{path} is not the result that its name says: remove it, and give the "
-                "same command again"
-            )
-        units[key] = unit
-    yardsticks = {}
-    for (network, _, layer, *_), unit in units.items():
-        yardsticks.setdefault((network, layer), []).append(unit["forward_seconds"])
-    for (network, _, layer, *_), unit in units.items():
-        add_logarithms(unit)
-        add_ratios(unit, float(np.median(yardsticks[network, layer])))
-    return dict(sorted(units.items(), key=place_of))
+        values = values_of(units)
+        table = table_of(units, values)
+        text = table.to_csv(index=False, float_format="%.5g", lineterminator="\n")
+        rounded = {name: values[name].astype("float16") for name in KEPT}
+        rounded |= {"accuracy": values["accuracy"].astype(bool)}
+        rounded |= {"units": np.array([unit["unit"] for unit in units])}
+        content = {".csv": text.encode(), ".npz": packed(**rounded)}
+        commands = (out / "commands.txt").read_text(encoding="utf-8").splitlines()
+        facts |= {
+            "commands": list(dict.fromkeys(commands)),
+            "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+            "inverted": f"test digits 0 to {facts['images'] - 1}",
+            "settings": f"by test digits {VALIDATION.start} to {VALIDATION.stop - 1}",
+            "training_seeds": sorted({int(unit["unit"][1]) for unit in units}),
+            "seconds": "processor seconds, summed over cores",
+            "rows": len(table),
+            "sha256": {k: hashlib.sha256(v).hexdigest() for k, v in content.items()},
+        }
+        content[".json"] = (json.dumps(facts, indent=1) + "\n").encode()
+        for suffix, data in content.items():
+            put(out / f"table{suffix}", data, replace=True)
+    return table
 
 
-def place_of(item: tuple) -> tuple:
+def read_units(paths: list[Path], images: int) -> list[dict]:
+    """All units that are done, in the order of the plans' axes."""
+    units = []
+    for path in paths:
+        unit = arrays_in(path)
+        if unit:  # else the method has nothing to offer there
+            check_unit(path, unit, images)
+            units.append(unit)
+    return sorted(units, key=place_of)
+
+
+def check_unit(path: Path, unit: dict, images: int) -> None:
+    """Refuse a file that is not the unit its name says, or whose numbers are none."""
+    key, problem = unit.get("unit", ()), ""
+    if len(key) != len(UNIT) or Unit(*key).path(path.parents[1]) != path:
+        problem = "is not the result that its name says"
+    elif missing := {"setting", "outputs", *OF_IMAGES, *SECONDS} - unit.keys():
+        problem = f"lacks {', '.join(sorted(missing))}"
+    elif any(unit[name].shape != (images,) for name in OF_IMAGES):
+        problem = f"is not about {images} images"
+    else:
+        known = [*OF_IMAGES, *SECONDS[: None if key[1] == "0" else -len(ONCE)]]
+        spoiled = [name for name in known if not np.isfinite(unit[name]).all()]
+        problem = f"has a NaN or infinity in {', '.join(spoiled)}" if spoiled else ""
+    if problem:
+        raise ValueError(
+            f"{path} {problem}: remove it, and give the same command again"
+        )
+
+
+def place_of(unit: dict) -> tuple:
     """Where a unit stands: networks, taps and methods in the order of the plans."""
-    network, seed, layer, method, pairs = item[0]
+    network, seed, layer, method, pairs = unit["unit"]
     place = list(TAPS).index(network), list(DENSE).index(layer)
     return *place, -int(pairs), list(METHODS).index(method), int(seed)
 
 
-def add_logarithms(unit: dict) -> None:
-    """Add the measures that are averages of logarithms."""
-    error = np.maximum(unit["mse"], 10 ** (-BEST_PSNR / 10))
-    unit["psnr"] = -10 * np.log10(error)
-    relative = np.maximum(unit["relative_output_error"], LEAST_ERROR)
-    unit["log10_relative_output_error"] = np.log10(relative)
+def values_of(units: list[dict]) -> dict[str, np.ndarray]:
+    """Each measure of each image, (units, images)."""
+    values = {name: np.stack([unit[name] for unit in units]) for name in OF_IMAGES}
+    errors = np.maximum(values["mse"], 10 ** (-BEST_PSNR / 10))
+    relative = np.maximum(values["relative_output_error"], LEAST_ERROR)
+    return values | {"psnr": -10 * np.log10(errors), LOGARITHM: np.log10(relative)}
 
 
-def add_ratios(unit: dict, forward_seconds: float) -> None:
-    """Add costs as numbers of forward passes of one image."""
-    unit["forward_passes"] = unit["seconds_per_target"] / forward_seconds
-    unit["fit_forward_passes"] = unit["fit_seconds"] / forward_seconds
-
-
-def groups_of(units: dict) -> dict[tuple, list[tuple]]:
-    """The units that differ by their training seed alone."""
-    groups = {}
-    for key in units:
-        groups.setdefault((key[0], *key[2:]), []).append(key)
-    return groups
-
-
-def rows_of(group: list[tuple], units: dict) -> list[dict]:
-    """The rows of one method on one tap: each training seed, all, and all compared."""
-    members = [units[key] for key in group]
-    network, layer, method, pairs = group[0][0], *group[0][2:]
-    everyone = network, "all", layer, method, pairs
-    costs = [{name: float(member[name]) for name in COSTS} for member in members]
-    shared = {name: mean_of([cost[name] for cost in costs]) for name in COSTS}
-    rivals = [(*key[:3], RIVAL, pairs) for key in group]
+def table_of(units: list[dict], values: dict[str, np.ndarray]) -> pd.DataFrame:
+    """For each measure: each training seed, all of them, and all against the rival."""
+    facts = pd.DataFrame(
+        dict(zip(UNIT, unit["unit"].tolist()))
+        | {name: unit[name].item() for name in ("setting", "outputs", *SECONDS)}
+        for unit in units
+    ).astype({"pairs": int})
+    yardstick = facts.groupby(["network", "tap"])["forward_seconds"].transform("median")
+    yardstick = yardstick.replace(0, np.nan)  # too short a thing for a coarse clock
+    facts["forward_passes"] = facts["seconds_per_target"] / yardstick
+    facts["fit_forward_passes"] = facts["fit_seconds"] / yardstick
+    place = {key: n for n, key in enumerate(facts[UNIT].itertuples(index=False))}
     rows = []
-    for metric in METRICS:
-        values = np.stack([member[metric] for member in members])
-        for key, member, own, cost in zip(group, members, values, costs):
-            rows.append(row(key, member, metric, own, cost))
-        rows.append(row(everyone, members[0], metric, values, shared))
-        if method != RIVAL and all(rival in units for rival in rivals):
-            values = values - np.stack([units[rival][metric] for rival in rivals])
-            rows.append(row(everyone, members[0], metric, values, shared, RIVAL))
-    return rows
+    for _, group in facts.groupby(["network", "tap", "method", "pairs"], sort=False):
+        keys = group[UNIT].assign(method=RIVAL).itertuples(index=False)
+        rivals = [place.get(key) for key in keys]
+        shared = {**group.iloc[0], **group[COSTS].mean(), "training_seed": "all"}
+        for metric in METRICS:
+            own = values[metric][group.index]
+            for unit, numbers in zip(group.to_dict("records"), own):
+                rows.append(row_of(unit, metric, numbers))
+            rows.append(row_of(shared, metric, own))
+            if None not in rivals and shared["method"] != RIVAL:
+                own = own - values[metric][rivals]
+                rows.append(row_of(shared, metric, own, RIVAL))
+    return pd.DataFrame(rows)[COLUMNS]
 
 
-def mean_of(numbers: list[float]) -> float:
-    """The mean of those that are known; NaN if none is."""
-    known = [number for number in numbers if not np.isnan(number)]
-    return float(np.mean(known)) if known else np.nan
-
-
-def row(key, unit, metric, values, costs, versus="") -> dict:
+def row_of(unit: dict, metric: str, values: np.ndarray, versus: str = "") -> dict:
     """One row of the table: a mean and its interval."""
     low, high = interval(values)
-    numbers = {"mean": values.mean(), "low": low, "high": high, **costs}
-    return {
-        **dict(zip(UNIT, key)),
-        "setting": str(unit["setting"]),
-        "outputs": int(unit["outputs"]),
-        "images": values.shape[-1],
-        "seeds": 1 if values.ndim == 1 else len(values),
-        "metric": metric,
-        "versus": versus,
-        **{
-            name: "" if np.isnan(number) else f"{number:.5g}"
-            for name, number in numbers.items()
-        },
-    }
-
-
-def save_values(path: Path, units: dict) -> None:
-    """Write one number per image, rounded to what 16 bits hold."""
-    arrays = {
-        name: np.stack([unit[name] for unit in units.values()]).astype("float16")
-        for name in ("psnr", "ssim", "log10_relative_output_error")
-    }
-    arrays["accuracy"] = np.stack([u["accuracy"] for u in units.values()]).astype(bool)
-    with whole(path, "wb") as file:
-        np.savez_compressed(file, units=np.array(list(units)), **arrays)
-
-
-RESAMPLES = 2000
-SEED = 0
+    row = {"images": values.shape[-1], "seeds": len(np.atleast_2d(values))}
+    row |= {"mean": values.mean(), "low": low, "high": high}
+    return unit | row | {"metric": metric, "versus": versus}
 
 
 def interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
     """Say between which numbers the mean lies, by a bootstrap (Efron 1979).
 
-    Images are drawn again, with replacement. Where there are several training
-    seeds, each answers the same images, and an image is drawn with all its answers.
-    Seeds are too few to be drawn again, which would make the interval too short:
-    the deviation of their mean is drawn from Student's t instead.
+    Images are drawn again, with replacement, each with its answers for all training
+    seeds. Seeds are too few to be drawn again, which would make the interval too
+    short: the deviation of their mean is drawn from Student's t instead.
 
     Parameters
     ----------
@@ -331,6 +281,7 @@ def interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}")
     seeds, images = values.shape
+    # For one seed, the percentile interval of scipy.stats.bootstrap: a test compares.
     means = shares(images) @ values.mean(axis=0)
     if seeds > 1:
         spread = values.mean(axis=1).std(ddof=1) / np.sqrt(seeds)

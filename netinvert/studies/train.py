@@ -7,9 +7,9 @@ the inverse network: a few minutes), and writes its result beside the other asse
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
-import sys
 
 import keras
 import numpy as np
@@ -42,19 +42,10 @@ FIRST_RATE = {"evaluator": 4e-3}  # 2e-3 for the others
 
 
 def train(name: str, seed: int = 0) -> keras.Model:
-    """Train one network of the book from scratch on the 8,000 bundled digits.
+    """Train a network of the book or a variant of it on the 8,000 bundled digits.
 
-    Parameters
-    ----------
-    name : {"mlp", "cnn", "evaluator", "wide", "leaky", "robust"}
-        The last three are the mlp four times as wide, with leaky ReLU, and
-        trained on adversarial digits (Madry et al. 2018), made once per epoch.
-    seed : int
-        Of the first weights and of the order of the digits.
-
-    Returns
-    -------
-    keras.Model
+    The seed is that of the first weights and of the order of the digits. The robust one
+    sees adversarial digits (Madry et al. 2018), made once per epoch.
     """
     keras.utils.set_random_seed(seed)
     random = np.random.default_rng(seed)
@@ -81,8 +72,7 @@ def attacked(
 ) -> np.ndarray:
     """Move each image (N, 28, 28, 1) up the network's loss, and keep it in [0, 1].
 
-    Projected gradient ascent: the images end within ``distance`` of where they were,
-    in Euclidean length.
+    By projected gradient ascent: at most by this Euclidean distance.
     """
     start = values = tf.constant(images)
     for _ in range(ATTACK_STEPS):
@@ -97,11 +87,7 @@ def attacked(
 
 
 def hardened(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Make an image (28, 28, 1) harder to read, at random, but not for a person.
-
-    It is distorted by about two pixels, half of the time blurred, and half of the
-    time put in noise, and stays in [0, 1].
-    """
+    """Distort an image (28, 28, 1), and half of the time blur it or put it in noise."""
     image = distorted(image, random, stretch=0.15, move=2)
     if random.random() < 0.5:
         blur = random.uniform(0, BLUR)
@@ -115,8 +101,7 @@ def hardened(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
 def train_digits_autoencoder(seed: int = 0) -> keras.Model:
     """Train the variational autoencoder that comes with the book.
 
-    It sees eight distorted versions of each digit, so that training for longer
-    does not teach it the 8,000 digits by heart.
+    It sees eight distorted versions of each digit, so as not to learn them by heart.
     """
     random = np.random.default_rng(seed)
     (x_train, _), _ = load_mnist()
@@ -124,12 +109,7 @@ def train_digits_autoencoder(seed: int = 0) -> keras.Model:
     return train_autoencoder(versions, epochs=12, seed=seed)
 
 
-def distorted(
-    image: np.ndarray,
-    random: np.random.Generator,
-    stretch: float = 0.08,
-    move: float = 0.5,
-) -> np.ndarray:
+def distorted(image: np.ndarray, random, stretch=0.08, move=0.5) -> np.ndarray:
     """Stretch, turn and move an image (28, 28, 1), at random.
 
     ``stretch`` is the largest entry of the distortion, beside the identity, and
@@ -141,24 +121,11 @@ def distorted(
     return ndimage.affine_transform(image[..., 0], matrix, offset, order=1)[..., None]
 
 
-def sweep_bottleneck(sizes=SIZES, epochs: int = 12, digits: int = 256) -> dict:
+def sweep_bottleneck(sizes=SIZES, epochs=12, digits=256) -> dict[str, np.ndarray]:
     """Measure how the size of an autoencoder's code decides what it can draw.
 
-    Parameters
-    ----------
-    sizes : sequence of int
-        Numbers in the code.
-    epochs : int
-        Of training each autoencoder on the 8,000 training digits.
-    digits : int
-        How many test digits to measure on.
-
-    Returns
-    -------
-    dict of arrays
-        "latent_size" (S,), "source" (3,): the name of what each reconstruction was
-        made from, and for "plain" and "variational" autoencoders the mean over
-        the digits of PSNR in dB, SSIM and evaluator accuracy, (S, 3, 3).
+    For plain and variational ones (S, 3, 3): of each size, from each source, the mean
+    PSNR in dB, SSIM and evaluator accuracy over the digits.
     """
     (x_train, _), (x_test, y_test) = load_mnist()
     truth, labels = x_test[:digits], y_test[:digits]
@@ -221,12 +188,14 @@ def save(asset: str, arrays: dict[str, np.ndarray]) -> None:
     (ASSETS / CHECKSUMS).write_text(text)
 
 
-def main(names: list[str]) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Train the named networks and ship their weights."""
+    parser = argparse.ArgumentParser(prog="python -m netinvert.studies.train")
     known = [*NETWORKS, "autoencoder", "bottleneck", "inverse"]
-    if not names or set(names) - set(known):
-        sys.exit(f"usage: python -m netinvert.studies.train {'|'.join(known)}")
-    for name in names:
+    parser.add_argument(
+        "names", nargs="+", choices=known, metavar="NAME", help=", ".join(known)
+    )
+    for name in parser.parse_args(arguments).names:
         if name == "autoencoder":  # the one large file, and 16 bits suffice to draw
             save_weights(train_digits_autoencoder(), "autoencoder.npz", "float16")
         elif name == "bottleneck":
@@ -240,4 +209,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
