@@ -111,6 +111,17 @@ def change_a_stored_digit(cell: dict) -> bool:
     return False
 
 
+def change_a_last_digit(cell: dict) -> bool:
+    """By two: one is what the comparison allows."""
+    for output in cell["outputs"]:
+        text = "".join(output.get("text", ""))
+        if match := re.search(r"\d\.\d*(\d)(?![\d.])", text):
+            digit = str(int(match[1]) + (2 if int(match[1]) < 8 else -2))
+            output["text"] = text[: match.start(1)] + digit + text[match.end(1) :]
+            return True
+    return False
+
+
 SLOWER = swap("learning_rate: float = 0.2", "learning_rate: float = 0.02")
 FAULTS = [
     Fault(
@@ -334,6 +345,7 @@ FAULTS = [
     ),
     Fault("stored picture emptied", CHAPTER, on_cells(empty_picture), CHAPTER),
     Fault("stored number changed", CHAPTER, on_cells(change_a_stored_digit), CHAPTER),
+    Fault("its last digit by two", CHAPTER, on_cells(change_a_last_digit), CHAPTER),
     Fault(
         "unrun cell, as the re-run sees it", CHAPTER, on_cells(forget_the_run), CHAPTER
     ),

@@ -12,6 +12,7 @@ import sys
 import nbformat
 import pytest
 
+from conftest import forgiven
 from tools.environment import ROOT
 from tools.run_notebooks import (
     HIDDEN,
@@ -124,6 +125,26 @@ def test_no_path_of_the_author_s_machine_is_stored(notebook):
             assert not found, (
                 f"cell {number}: {text[max(0, found.start() - 40) :][:80]}"
             )
+
+
+@pytest.mark.parametrize(
+    ("stored", "fresh", "same"),
+    [
+        ("MSE 0.123, 4 of 64", "MSE 0.124, 4 of 64", True),
+        ("MSE 0.123, 4 of 64", "MSE 0.125, 4 of 64", False),
+        ("MSE 0.123, 4 of 64", "MSE 0.123, 5 of 64", False),
+        ("[9.9e-04 1.0]", "[1.0e-03 1.1]", True),
+        ("[9.9e-04 1.0]", "[9.9e-03 1.0]", False),
+        ("-0.0 and 12.3%", "0.0 and 12.4%", True),
+        (" 9.99  2.0", "10.00  2.1", True),
+        ("the 0.5 share", "a 0.5 share", False),
+        ("numpy 1.26.4", "numpy 1.26.5", False),
+        ("<td>1.50</td>", "<td>1.51</td>", True),
+        ("error  9.99", "error 10.00", True),
+    ],
+)
+def test_the_last_digit_may_move_by_one_and_nothing_else(stored, fresh, same):
+    assert (forgiven(stored, fresh) == fresh) == same
 
 
 def test_the_first_cell_installs_the_package_on_colab_and_shows_nothing(notebook):

@@ -7,14 +7,31 @@ from types import SimpleNamespace
 import nbformat
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from nbclient import NotebookClient
 from PIL import Image
 
 from netinvert import plots
 
 
-def pixels(figure) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(plots.figure_png(figure))).convert("RGB"))
+def pixels(figure, mode="RGB") -> np.ndarray:
+    image = Image.open(io.BytesIO(plots.figure_png(figure))).convert("RGBA")
+    return np.asarray(image.convert(mode))
+
+
+def luminance(color) -> float:
+    """Relative luminance of the Web Content Accessibility Guidelines."""
+    shares = np.array(to_rgb(color))
+    linear = np.where(
+        shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4
+    )
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrasts(color) -> tuple[float, float]:
+    """Contrast with a white page and with the black one of book.css."""
+    light = luminance(color) + 0.05
+    return 1.05 / light, light / 0.05
 
 
 @pytest.fixture
@@ -157,11 +174,73 @@ def test_a_result_shows_at_most_sixteen_inputs_with_their_errors(shape):
     assert texts == ["2.0e-07"] * shown
 
 
-def test_pictures_are_opaque_and_fit_the_column(images):
-    file = io.BytesIO(plots.figure_png(plots.compare({"target": images})))
-    picture = Image.open(file).convert("RGBA")
-    assert picture.width <= 728
-    assert np.asarray(picture)[..., 3].min() == 255
+def test_pictures_have_no_card_and_fit_the_column(images):
+    for figure in (plots.compare({"target": images}), eval(CURVE)):
+        alpha = pixels(figure, "RGBA")[..., 3]
+        edge = np.concatenate([alpha[[0, -1]].ravel(), alpha[:, [0, -1]].ravel()])
+        assert edge.max() == 0 and alpha.shape[1] <= 728
+
+
+def test_ink_and_colors_can_be_read_on_white_and_on_black():
+    assert min(contrasts(plots.INK)) >= 4.5
+    assert min(min(contrasts(color)) for color in plots.COLORS) >= 3
+
+
+def test_text_written_without_our_style_is_inked_all_the_same():
+    axes = plots.axes_for("x", "y")
+    axes.plot([1, 2], label="by hand")
+    axes.legend()
+    axes.text(1, 1, "a note")
+    drawn = pixels(axes.figure, "RGBA")
+    seen = drawn[drawn[..., 3] > 200][:, :3]
+    assert seen.max(axis=1).min() > 0x60, "something is drawn black"
+
+
+@pytest.mark.parametrize("kind", ["grid", "curves"])
+def test_the_palette_loses_next_to_nothing(kind, images):
+    values = {name: np.cumsum(images[n, :9, :5, 0], 1) for n, name in enumerate("abcd")}
+    figure = (
+        plots.compare({"": images})
+        if kind == "grid"
+        else plots.curve([1, 2, 3, 4, 5], values, "size", "PSNR (dB)")
+    )
+    ours, file = pixels(figure, "RGBA"), io.BytesIO()
+    figure.savefig(file, dpi=figure.dpi, facecolor="none")
+    exact = np.asarray(Image.open(file).convert("RGBA"))
+    for page in (0, 255):
+        on_page = [
+            p[..., :3] * (p[..., 3:] / 255) + page * (1 - p[..., 3:] / 255)
+            for p in (ours, exact)
+        ]
+        assert np.sqrt(np.mean((on_page[0] - on_page[1]) ** 2)) < 2
+
+
+def test_ten_digits_in_a_row_are_64_pixels_wide(images):
+    """On a screen of 1,280 pixels the book's column has 712 of the 728."""
+    axes = plots.compare({"a label of some length": np.tile(images, (3, 1, 1, 1))[:10]})
+    left, right, *_ = axes.axes[0].get_images()[0].get_extent()
+    assert (right - left) * plots.DOTS_PER_INCH * 712 / 728 >= 64
+
+
+def test_labels_stand_at_the_ends_of_their_lines_and_do_not_touch():
+    values = {name: [0, height] for name, height in zip("abcde", [5, 5, 5.01, 0, 9])}
+    axes = plots.curve([1, 2], values, "x", "y").axes[0]
+    heights = {text.get_text(): text.xyann[1] for text in axes.texts}
+    assert sorted(heights, key=heights.get) == ["d", "a", "b", "c", "e"]
+    inches = np.diff(sorted(heights.values())) * 0.75 * 3.3
+    assert inches.min() > 0.18
+    assert {text.get_text(): text.xy[1] for text in axes.texts} == {
+        name: row[-1] for name, row in values.items()
+    }
+
+
+def test_categories_are_dots_without_a_line_between_them():
+    axes = plots.curve(["mlp", "cnn"], {"a": [1.0, 2.0], "b": [3.0, 4.0]}, "", "").axes[
+        0
+    ]
+    for line, row in zip(axes.get_lines(), ([1, 2], [3, 4]), strict=True):
+        assert line.get_linestyle() == "None" and line.get_marker() != ""
+        np.testing.assert_array_equal(line.get_ydata(), row)
 
 
 @pytest.mark.parametrize(
