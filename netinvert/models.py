@@ -1,9 +1,11 @@
-"""Forward networks: the book's own, the reader's own, and taps into them."""
+"""Forward networks: the book's own, and a reader's own from a file."""
 
 from __future__ import annotations
 
 import functools
 import json
+import operator
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,34 +110,36 @@ def pretrained(name: str) -> keras.Model:
 
 
 def load_weights(model: keras.Model, asset: str) -> keras.Model:
-    """Fill a model of the book with the weights that come with the package.
-
-    Parameters
-    ----------
-    model : keras.Model
-        Built as it was when ``netinvert.studies.train`` saved the weights.
-    asset : str
-        Name of the weights file in ``netinvert/assets``.
-
-    Returns
-    -------
-    keras.Model
-        The same model.
-
-    Raises
-    ------
-    RuntimeError
-        If the weights file is missing or damaged.
-    """
+    """Fill a model with the weights in ``netinvert/assets/ASSET``, and return it."""
     # In the order of model.weights; their paths differ between versions of Keras.
     model.set_weights(list(read_asset(asset).values()))
     return model
 
 
-# What Keras writes for a function that is stored as byte code, and the layers
-# that run a program of their own.
-CODE_CLASSES = {"Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper"}
+SUFFIXES = {".keras": "Keras", ".h5": "HDF5", ".hdf5": "HDF5"}
+CONFIG_BYTES = 2**24  # the largest network of keras.applications needs a tenth of it
+UNPACKED = 100  # times its size in the file: what unfolds further is a bomb
 ENDPOINT = "serving_default"  # the one that every SavedModel writer provides
+PROGRAMS = tuple(  # layers that run a program of their own
+    getattr(keras.layers, name)
+    for name in ("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
+)
+# What a model may be made of: classes of these kinds, functions of these modules.
+PARTS = (
+    keras.Operation,  # every layer and model is one
+    keras.Initializer,
+    keras.Regularizer,
+    keras.constraints.Constraint,
+    keras.Quantizer,
+    keras.DTypePolicy,
+    keras.Loss,
+    keras.Metric,
+    keras.Optimizer,
+    keras.optimizers.schedules.LearningRateSchedule,
+    keras.random.SeedGenerator,
+)
+FUNCTIONS = (keras.activations, keras.losses, keras.metrics, keras.ops)
+LIBRARIES = {*sys.stdlib_module_names, "keras", "numpy", "tensorflow"}
 
 
 def load_model(path, allow_code: bool = False) -> keras.Model:
@@ -176,48 +180,52 @@ def load_model(path, allow_code: bool = False) -> keras.Model:
         raise ValueError(f"There is no file {str(path)!r} (searched in {Path.cwd()}).")
     if path.is_dir():
         return load_saved_model(path, allow_code)
-    code = ", ".join(code_in(read_config(path)))
-    if code and not allow_code:
+    found = [] if allow_code else list(suspects(read_config(path)))
+    if code := ", ".join(what for what, is_code in found if is_code):
         raise ValueError(
             f"{path.name} carries code that would run on loading: {code}. It was not "
             "loaded. If you trust its author as you trust a program that you run, "
             "use load_model(path, allow_code=True)."
         )
+    if found:
+        raise ValueError(explained(path, f"Could not locate the custom {found[0][0]}"))
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=not allow_code)
     except Exception as error:
-        raise ValueError(explained(path, error)) from error
+        raise ValueError(explained(path, str(error))) from error
 
 
 def read_config(path: Path) -> dict:
     """Read the description of the layers in a model file, building nothing."""
-    kind = {".keras": "Keras", ".h5": "HDF5", ".hdf5": "HDF5"}.get(path.suffix.lower())
+    kind = SUFFIXES.get(path.suffix.lower())
     if kind is None:
         raise ValueError(
             f"{path.name} does not end in .keras or .h5. Save the model with "
             "model.save('my_model.keras') and load that file."
         )
     found = "Keras" if zipfile.is_zipfile(path) else "HDF5" * h5py.is_hdf5(path)
+    suffix = path.suffix.lower()
     if found and found != kind:
         suffix = ".keras" if found == "Keras" else ".h5"
+    if suffix != path.suffix:
         raise ValueError(
-            f"{path.name} is a {found} file by its content: rename it to "
+            f"{path.name} is a {found or kind} file by its content, and Keras goes by "
+            f"the ending, in small letters: rename it to "
             f"{path.with_suffix(suffix).name} and load that."
         )
     try:
-        config = read_hdf5_config(path) if kind == "HDF5" else read_zip_config(path)
-        if config is not None and "class_name" not in config:
-            raise ValueError("it describes no model")
-        list(code_in(config))  # fails here where it is not what Keras writes
-    except (
-        AttributeError,
-        KeyError,
-        OSError,
-        RecursionError,
-        TypeError,
-        ValueError,
-        zipfile.BadZipFile,
-    ) as error:
+        text = read_hdf5(path) if kind == "HDF5" else read_zip(path)
+        if text is None:
+            config = None
+        elif len(text) > CONFIG_BYTES:
+            raise ValueError(
+                f"its layers are described in more than {CONFIG_BYTES:,} bytes"
+            )
+        else:
+            config = dict(json.loads(text))
+            config.pop("compile_config", None)  # never used, so its code cannot run
+            config["class_name"], list(suspects(config))  # fail here if they are none
+    except Exception as error:  # whatever a damaged or a hostile file can cause
         raise ValueError(
             f"{path.name} ({path.stat().st_size:,} bytes) is not a whole {kind} model "
             f"file: {error}. Copy it again, or save the model once more with "
@@ -231,32 +239,119 @@ def read_config(path: Path) -> dict:
     return config
 
 
-def read_hdf5_config(path: Path) -> dict | None:
+def read_hdf5(path: Path) -> str | None:
     """Read the layers from an HDF5 file; None if it holds only weights."""
     with h5py.File(path) as file:
-        text = file.attrs.get("model_config")
-    return None if text is None else dict(json.loads(text))
+        check_arrays(file)
+        return file.attrs.get("model_config")
 
 
-def read_zip_config(path: Path) -> dict:
-    """Read the layers from a .keras file, without the settings for training."""
+def read_zip(path: Path) -> bytes:
+    """Read the layers from a .keras file."""
     with zipfile.ZipFile(path) as file:
-        config = dict(json.loads(file.read("config.json")))
-    config.pop("compile_config", None)  # never used here, so its code cannot run
-    return config
+        for part in file.infolist():
+            if complaint := excess(part.filename, part.file_size, part.compress_size):
+                raise ValueError(complaint)
+            if part.filename.endswith(".h5"):
+                with file.open(part) as stream, h5py.File(stream) as weights:
+                    check_arrays(weights)
+        with file.open("config.json") as stream:
+            return stream.read(CONFIG_BYTES + 1)  # whatever size it declares
 
 
-def code_in(config) -> Iterator[str]:
-    """Yield a name for each piece of a model's description that carries code."""
+def check_arrays(file: h5py.File) -> None:
+    """Refuse arrays that lie in other files, or unfold to far more than is stored."""
+
+    def look(name, link):  # HDF5 loses an error that is raised in here
+        array = file[name] if isinstance(link, h5py.HardLink) else None
+        if not isinstance(array, h5py.Dataset):
+            other = isinstance(link, h5py.ExternalLink)
+            return f"{name} is taken from another file" if other else None
+        if array.external or array.is_virtual:
+            return f"{name} is taken from another file"
+        return excess(name, array.nbytes, array.id.get_storage_size())
+
+    if complaint := file.visititems_links(look):
+        raise ValueError(complaint)
+
+
+def excess(name: str, unpacked: int, packed: int) -> str | None:
+    """Say it where something unfolds to far more than is stored."""
+    if unpacked > max(UNPACKED * packed, CONFIG_BYTES):
+        return f"{name} unfolds from {packed:,} bytes to {unpacked:,}"
+    return None
+
+
+def suspects(config) -> Iterator[tuple[str, bool]]:
+    """Yield the parts of a description that are none of Keras, and which are code."""
     if isinstance(config, dict):
-        kind = config.get("class_name")
-        if kind in CODE_CLASSES:
-            yield f"{kind} {config.get('config', {}).get('name', '')!r}"
-            return
+        if {"class_name", "config"} <= config.keys():
+            if (found := suspicion(config)) is not None:
+                yield found
+                return
         config = list(config.values())
     if isinstance(config, list):
         for part in config:
-            yield from code_in(part)
+            yield from suspects(part)
+
+
+def suspicion(part: dict) -> tuple[str, bool] | None:
+    """Resolve one name as Keras does; return what is wrong with it, and if it is code.
+
+    Keras before 3.9 imports any module that a file names, and before 3.11.3 runs a
+    Lambda of an .h5 file in spite of its safe mode: nothing suspect may reach it.
+    """
+    kind, settings, module = part["class_name"], part["config"], part.get("module")
+    if kind in {"__lambda__", "__typespec__"}:
+        return f"{kind} {settings.get('name', '')!r}", True
+    name = settings if kind == "function" else kind
+    keys = {name, kind if module is None else part.get("registered_name") or kind}
+    own = [keras.saving.get_registered_object(key) for key in keys - {"function"}]
+    own = [thing for thing in own if thing is not None]
+    things = resolved(module, name)
+    if any(is_program(thing) or not is_part(thing, name) for thing in things):
+        if kind == "function":
+            return f"{module}.{name}", True
+        return f"{kind} {settings.get('name', '')!r}", True
+    if any(map(is_program, own)):
+        return kind, True
+    if isinstance(settings, dict) and isinstance(settings.get("vocabulary"), str):
+        return f"{kind}, which reads {settings['vocabulary']!r}", True
+    if own or things or module in (None, "builtins"):  # there is nothing to import
+        return None
+    return f"{module}.{name}", module.partition(".")[0] in LIBRARIES
+
+
+def resolved(module: str | None, name: str) -> list:
+    """Everything that Keras of any version could find under a name; imports nothing."""
+    places = [sys.modules.get(module)]
+    if module is None:  # an .h5 file names layers only, and Keras looks among these
+        places = [sys.modules["keras.src.layers"]]
+    if module == "builtins":
+        places += FUNCTIONS
+    things = [vars(place).get(name) for place in places if place is not None]
+    if module == "keras" or str(module).startswith("keras."):
+        try:
+            path = f"{module}.{name}".partition(".")[2]
+            things.append(operator.attrgetter(path)(keras))
+        except AttributeError:
+            pass
+    return [thing for thing in things if thing is not None]
+
+
+def is_part(thing, name: str) -> bool:
+    """Whether this is a class or a function that a model may be made of."""
+    if isinstance(thing, type):
+        return issubclass(thing, PARTS)
+    makers = {"get", "serialize", "deserialize"}
+    return name not in makers and any(
+        getattr(module, name, None) is thing for module in FUNCTIONS
+    )
+
+
+def is_program(thing) -> bool:
+    """Whether this is a layer that runs a program of its own."""
+    return isinstance(thing, type) and issubclass(thing, PROGRAMS)
 
 
 def load_saved_model(path: Path, allow_code: bool) -> keras.Model:
@@ -292,14 +387,18 @@ def load_saved_model(path: Path, allow_code: bool) -> keras.Model:
     return keras.Model(inputs, outputs, name=path.stem)
 
 
-def explained(path: Path, error: Exception) -> str:
+def explained(path: Path, error: str) -> str:
     """Say what to do when Keras cannot rebuild a model from an intact file."""
-    reason = str(error).rsplit("Exception encountered: ", 1)[-1].strip()
-    reason = reason.splitlines()[0].split(". ")[0][:300]
+    reason = error.rsplit("Exception encountered: ", 1)[-1].strip()
+    reason = (reason.splitlines() or [""])[0].split(". ")[0][:300]
+    advice = ""
+    if "custom" in error:  # so Keras speaks of classes that it does not know
+        advice = (
+            "If it uses a layer or function of your own, say which:\n"
+            "  with keras.saving.custom_object_scope({'MyLayer': MyLayer}):\n"
+            "      model = load_model(path)\n"
+        )
     return (
-        f"Keras could not rebuild the model in {path.name}: {reason}.\n"
-        "If it uses a layer or function of your own, say which:\n"
-        "  with keras.saving.custom_object_scope({'MyLayer': MyLayer}):\n"
-        "      model = load_model(path)\n"
+        f"Keras could not rebuild the model in {path.name}: {reason}.\n{advice}"
         "If another version of Keras wrote it, load it there and save it as .keras."
     )

@@ -1,6 +1,9 @@
 """A reader's model is loaded from any file of Keras, and no code comes with it."""
 
+import copy
 import json
+import os
+import shutil
 import zipfile
 
 import h5py
@@ -46,7 +49,17 @@ def save(model, path):
 
 
 def tampered(path, change):
-    """Change the description of the layers inside an .h5 file."""
+    """Change the description of the layers inside a file."""
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as file:
+            parts = {name: file.read(name) for name in file.namelist()}
+        config = json.loads(parts["config.json"])
+        change(config)
+        parts["config.json"] = json.dumps(config).encode()
+        with zipfile.ZipFile(path, "w") as file:
+            for name, content in parts.items():
+                file.writestr(name, content)
+        return path
     with h5py.File(path, "r+") as file:
         config = json.loads(file.attrs["model_config"])
         change(config)
@@ -269,3 +282,237 @@ def test_a_saved_model_with_two_inputs_is_refused(tmp_path):
 def test_a_directory_without_a_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"has no saved_model\.pb"):
         load_model(tmp_path)
+
+
+# Each of these names is refused by our own wall, in whatever way it is written:
+# Keras before 3.9 would import the module and hand over what it finds there.
+MARK = {"name": "mark", "arguments": {}}
+HOSTILE = {
+    "Lambda": ("keras.layers", "Lambda"),
+    "Lambda by a dotted name": ("keras", "layers.Lambda"),
+    "Lambda where it is written": ("keras.src.layers.core.lambda_layer", "Lambda"),
+    "Lambda by a long way": ("keras", "src.layers.core.lambda_layer.Lambda"),
+    "Lambda among the layers": ("keras.src.layers", "Lambda"),
+    "Lambda of an old file": (None, "Lambda"),
+    "a program of TensorFlow": ("keras.layers", "TFSMLayer"),
+    "a program of PyTorch": ("keras.layers", "TorchModuleWrapper"),
+    "a program of JAX": ("keras", "layers.JaxLayer"),
+    "a program of Flax": ("keras.src.utils.jax_layer", "FlaxLayer"),
+    "byte code": (None, "__lambda__"),
+    "byte code with a module": ("keras", "__lambda__"),
+    "a type": ("subprocess", "__typespec__"),
+    "a loader": (None, "deserialize"),
+    "a loader in the open": ("keras.layers", "deserialize"),
+    "a loader of models": ("keras.saving", "load_model"),
+    "a download": ("keras.utils", "get_file"),
+    "a download by a dotted name": ("keras", "utils.get_file"),
+    "a download where it is written": ("keras.src.utils.file_utils", "get_file"),
+    "the switch of the safe mode": ("keras.config", "enable_unsafe_deserialization"),
+    "a module": ("keras", "utils"),
+    "no name": ("keras.", "layers.Lambda"),
+    "the shell": ("os", "system"),
+    "a process": ("subprocess", "Popen"),
+    "an evaluation": ("builtins", "eval"),
+    "an import": ("importlib", "import_module"),
+    "a pickle": ("numpy", "load"),
+    "a module that is not loaded": ("antigravity", "geohash"),
+    "a program of TensorFlow's": ("tensorflow", "py_function"),
+}
+# The same as a function: Keras hands these over without asking what they are.
+FUNCTIONS = {
+    "the shell": ("os", "system"),
+    "an evaluation": ("builtins", "eval"),
+    "a download": ("keras.utils", "get_file"),
+    "a loader": ("keras.activations", "deserialize"),
+    "a loader by name": ("builtins", "deserialize"),
+    "a maker": ("keras.layers", "Lambda"),
+    "the switch of the safe mode": ("keras.config", "enable_unsafe_deserialization"),
+}
+
+
+def hostile_part(module, name, function=False):
+    part = {"class_name": name, "config": dict(MARK), "registered_name": name}
+    if function:
+        part |= {"class_name": "function", "config": name}
+    return part if module is None else part | {"module": module}
+
+
+def hostile_parts():
+    for name, (module, wanted) in HOSTILE.items():
+        yield pytest.param(hostile_part(module, wanted), id=name)
+        odd = hostile_part(module, wanted) | {"registered_name": "netinvert>Dense"}
+        yield pytest.param(odd, id=name + ", registered")
+    for name, (module, wanted) in FUNCTIONS.items():
+        yield pytest.param(hostile_part(module, wanted, True), id=name + ", a function")
+
+
+def as_layer(config, part):
+    config["config"]["layers"].append(part)
+
+
+def as_activation(config, part):
+    config["config"]["layers"][1]["config"]["activation"] = part
+
+
+def as_argument(config, part):
+    layer = config["config"]["layers"][1]
+    layer["inbound_nodes"] = [{"args": [[{"a": part}]], "kwargs": {"b": part}}]
+
+
+def as_nested_layer(config, part):
+    inner = {"class_name": "TimeDistributed", "config": {"layer": part}}
+    config["config"]["layers"].append(inner | {"module": "keras.layers"})
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory):
+    """A file of each kind, to be tampered with."""
+    folder = tmp_path_factory.mktemp("honest")
+    return {end: save(network(), folder / f"m{end}") for end in (".keras", ".h5")}
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("part", list(hostile_parts()))
+def test_whatever_name_it_goes_by_code_is_refused(part, suffix, honest, tmp_path):
+    for place in (as_layer, as_activation, as_argument, as_nested_layer):
+        path = shutil.copy(honest[suffix], tmp_path / f"{place.__name__}{suffix}")
+        tampered(path, lambda config, place=place: place(config, copy.deepcopy(part)))
+        with pytest.raises(ValueError, match="carries code") as error:
+            load_model(path)
+        assert "custom_object_scope" not in str(error.value)
+
+
+def test_nothing_is_imported_in_order_to_look_at_it(honest, tmp_path, monkeypatch):
+    (tmp_path / "unheard_of.py").write_text("raise SystemExit('this has run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for suffix, path in honest.items():
+        copied = shutil.copy(path, tmp_path / f"m{suffix}")
+        part = hostile_part("unheard_of", "Scale")
+        tampered(copied, lambda config, part=part: as_layer(config, part))
+        with pytest.raises(ValueError, match=r"unheard_of\.Scale"):
+            load_model(copied)
+
+
+def test_a_layer_that_reads_a_file_is_refused(honest, tmp_path):
+    path = shutil.copy(honest[".keras"], tmp_path / "m.keras")
+    part = hostile_part("keras.layers", "StringLookup")
+    part["config"] = {"name": "words", "vocabulary": "/etc/passwd"}
+    tampered(path, lambda config: as_layer(config, part))
+    with pytest.raises(ValueError, match="StringLookup, which reads '/etc/passwd'"):
+        load_model(path)
+
+
+def test_a_scope_is_no_way_round(honest, tmp_path):
+    path = shutil.copy(honest[".keras"], tmp_path / "m.keras")
+    tampered(path, lambda config: as_layer(config, hostile_part(None, "Mine")))
+    with keras.saving.custom_object_scope({"Mine": layers.Lambda}):
+        with pytest.raises(ValueError, match="carries code"):
+            load_model(path)
+
+
+def rezipped(source, path, change, compression=zipfile.ZIP_DEFLATED):
+    """Write the file again, with the parts that ``change`` makes of its own."""
+    with zipfile.ZipFile(source) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, content in change(parts).items():
+            file.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.weights.h5", "assets/x"])
+def test_a_small_file_that_unfolds_to_a_large_one_is_refused(name, honest, tmp_path):
+    path = rezipped(
+        honest[".keras"],
+        tmp_path / "m.keras",
+        lambda parts: parts | {name: bytes(2**26)},
+    )
+    assert path.stat().st_size < 200_000
+    with pytest.raises(ValueError, match=f"{name} unfolds from .* to 67,108,864"):
+        load_model(path)
+
+
+def test_a_size_that_is_declared_falsely_is_not_believed(honest, tmp_path):
+    spaces = b" " * 2**26
+    path = rezipped(
+        honest[".keras"],
+        tmp_path / "m.keras",
+        lambda parts: parts | {"config.json": parts["config.json"] + spaces},
+    )
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as file:
+        size = file.getinfo("config.json").file_size
+    path.write_bytes(content.replace(size.to_bytes(4, "little"), b"\0\4\0\0"))
+    with pytest.raises(ValueError, match="not a whole Keras model file"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_description_beyond_all_measure_is_refused(suffix, honest, tmp_path):
+    path = shutil.copy(honest[suffix], tmp_path / f"m{suffix}")
+    long = {"name": os.urandom(2**24).hex()}
+    tampered(path, lambda config: config.update(long))
+    with pytest.raises(ValueError, match="described in more than 16,777,216 bytes"):
+        load_model(path)
+
+
+def test_an_array_from_another_file_is_refused(honest, tmp_path):
+    secret = tmp_path / "secret.h5"
+    with h5py.File(secret, "w") as file:
+        file["a"] = np.zeros(3)
+
+    def external_link(file):
+        file["model_weights"]["theirs"] = h5py.ExternalLink(str(secret), "a")
+
+    def external_storage(file):
+        file.create_dataset("theirs", (3,), "f4", external=[(str(secret), 0, 12)])
+
+    def virtual(file):
+        layout = h5py.VirtualLayout((3,), "f8")
+        layout[:] = h5py.VirtualSource(str(secret), "a", (3,))
+        file.create_virtual_dataset("theirs", layout)
+
+    for change in (external_link, external_storage, virtual):
+        path = shutil.copy(honest[".h5"], tmp_path / f"{change.__name__}.h5")
+        with h5py.File(path, "r+") as file:
+            change(file)
+        with pytest.raises(ValueError, match="theirs is taken from another file"):
+            load_model(path)
+
+
+def test_an_array_that_unfolds_to_a_larger_one_is_refused(honest, tmp_path):
+    path = shutil.copy(honest[".h5"], tmp_path / "m.h5")
+    with h5py.File(path, "r+") as file:
+        file.create_dataset("huge", (2**30,), "f4", compression="gzip")
+    with pytest.raises(ValueError, match="huge unfolds from 0 bytes to 4,294,967,296"):
+        load_model(path)
+
+
+def test_of_two_descriptions_the_one_that_keras_reads_is_looked_at(honest, tmp_path):
+    path = shutil.copy(honest[".keras"], tmp_path / "m.keras")
+    with zipfile.ZipFile(path) as file:
+        config = json.loads(file.read("config.json"))
+    as_layer(config, hostile_part("keras", "layers.Lambda"))
+    with zipfile.ZipFile(path, "a") as file, pytest.warns(UserWarning):
+        file.writestr("config.json", json.dumps(config))
+    with pytest.raises(ValueError, match="carries code"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("suffix", [".KERAS", ".H5", ".Hdf5"])
+def test_capital_letters_are_answered_with_the_right_name(suffix, honest, tmp_path):
+    lower = ".keras" if suffix == ".KERAS" else ".h5"
+    path = shutil.copy(honest[lower], tmp_path / f"MODEL{suffix}")
+    with pytest.raises(ValueError, match=f"small letters.*MODEL{suffix.lower()}"):
+        load_model(path)
+
+
+def test_what_keras_itself_refuses_comes_without_advice_to_let_it_in(honest, tmp_path):
+    path = shutil.copy(honest[".keras"], tmp_path / "m.keras")
+
+    def change(config):
+        config["config"]["layers"][1]["config"]["units"] = -1
+
+    with pytest.raises(ValueError, match="could not rebuild") as error:
+        load_model(tampered(path, change))
+    assert "custom_object_scope" not in str(error.value)
