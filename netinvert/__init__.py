@@ -1,6 +1,30 @@
 """Can a neural network be inverted? Methods, judge and certificates for the book."""
 
 import importlib
+import os
+import sys
+
+
+def _import_keras_quietly() -> None:
+    """Import Keras without the log of TensorFlow's start, a pink box in a notebook.
+
+    The level alone is not enough: some lines are written before TensorFlow reads it,
+    to the file descriptor itself. Who sets another level beforehand sees everything.
+    """
+    level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "tensorflow" in sys.modules or level != "3":
+        return
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        importlib.import_module("keras")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+_import_keras_quietly()
 
 from netinvert import baselines, certificates, metrics, objectives, plots, widgets
 from netinvert.data import load_fashion_items, load_fashion_mnist, load_mnist

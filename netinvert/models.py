@@ -117,7 +117,7 @@ def load_weights(model: keras.Model, asset: str) -> keras.Model:
 
 
 SUFFIXES = {".keras": "Keras", ".h5": "HDF5", ".hdf5": "HDF5"}
-CONFIG_BYTES = 2**24  # the largest network of keras.applications needs a tenth of it
+CONFIG_BYTES = 2**24  # the largest network of keras.applications needs a megabyte
 UNPACKED = 100  # times its size in the file: what unfolds further is a bomb
 ENDPOINT = "serving_default"  # the one that every SavedModel writer provides
 PROGRAMS = tuple(  # layers that run a program of their own
@@ -317,9 +317,11 @@ def suspicion(part: dict) -> tuple[str, bool] | None:
         return kind, True
     if isinstance(settings, dict) and isinstance(settings.get("vocabulary"), str):
         return f"{kind}, which reads {settings['vocabulary']!r}", True
-    if own or things or module in (None, "builtins"):  # there is nothing to import
+    if own or module in (None, "builtins"):  # nothing to import
         return None
-    return f"{module}.{name}", module.partition(".")[0] in LIBRARIES
+    if module.partition(".")[0] in LIBRARIES:
+        return None if things else (f"{module}.{name}", True)
+    return f"{name!r} of {module!r}", False
 
 
 def resolved(module: str | None, name: str) -> list:
