@@ -89,8 +89,9 @@ class Page:
             deviceScaleFactor=1,
             mobile=width < 600,
         )
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        self.send("Emulation.setEmulatedMedia", features=[feature])
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        features += [{"name": "prefers-reduced-motion", "value": "reduce"}]
+        self.send("Emulation.setEmulatedMedia", features=features)
 
     def press(self, key: str) -> None:
         code = {"ArrowRight": 39, "ArrowLeft": 37, "End": 35, "Home": 36}

@@ -24,6 +24,11 @@ from tools.run_notebooks import (
 )
 
 LINES, WIDTH = 14, 79
+NO_CAPTIONS_YET = {
+    *("01_the_network", "03_gradient_search", "04_autoencoder", "02_why_not"),
+    *("07_your_own_network", "06_head_to_head", "01_solutions", "02_solutions"),
+    *("03_solutions", "04_solutions", "07_solutions"),
+}
 LOCAL_PATH = re.compile(r"/(home|root|tmp|Users|private|work)/|site-packages|[A-Z]:\\")
 EXEMPTING_TAG = "nbval-ignore-output"
 FORBIDDEN_MARK = re.compile(r"#\s*(NBVAL_|PYTEST_VALIDATE_)|nbval-skip")
@@ -108,6 +113,23 @@ def test_every_figure_is_described_for_those_who_cannot_see_it(notebook):
             assert len(alt.split()) >= 3, f"cell {number} has no alt text"
         for tag in re.findall(r"<img\b[^>]*>", "".join(map(text_of, cell.outputs))):
             assert re.search(r"\balt=[\"'][^\"']", tag), f"cell {number}: {tag[:60]}"
+
+
+def test_every_figure_has_a_caption_and_a_name_of_its_own():
+    names = []
+    for path in all_notebooks():
+        for number, cell in code_cells(nbformat.read(path, as_version=4)):
+            pictures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
+            if not pictures and "ni-explorer" not in "".join(
+                map(text_of, cell.outputs)
+            ):
+                continue
+            figure = cell.metadata.get("mystnb", {}).get("figure", {})
+            where = f"cell {number} of {path.stem}"
+            captioned = len(figure.get("caption", "").split()) >= 3
+            assert captioned or path.stem in NO_CAPTIONS_YET, f"{where} has no caption"
+            names += [figure["name"]] if "name" in figure else []
+    assert len(set(names)) == len(names), "a name is used twice"
 
 
 def test_no_unplanned_error_and_no_message_is_stored(notebook):

@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import axe_playwright_python
 import pytest
 
 from tests.browser import find_chromium, open_page
@@ -22,8 +23,9 @@ from tools.run_notebooks import all_notebooks
 HTML = ROOT / "_build" / "html"
 SCREENSHOTS = ROOT / "_build" / "screenshots"
 SIZES = {"wide": (1280, 800), "phone": (390, 844)}
-# The theme declares this constant twice on every page; it does no harm.
-KNOWN_ERROR = "Identifier 'THEBE_JS_URL' has already been declared"
+PAGES_WITH_QUIZ = 0  # as many as there are chapters, once all have theirs
+HEAVIEST = 1_500_000  # bytes: a page and its pictures, without theme and MathJax
+AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 
 WHAT_IS_MISSING = """
 [...document.images].filter(i => !(i.complete && i.naturalWidth)).map(i => i.src)
@@ -31,6 +33,28 @@ WHAT_IS_MISSING = """
 WHAT_IS_NOT_DESCRIBED = """
 [...document.querySelectorAll("main img")].filter(i => !i.alt.trim())
   .map(i => i.outerHTML.slice(0, 120))
+"""
+# An output, or something in it, that is wider than its box.
+WHAT_IS_CUT = """
+[...document.querySelectorAll("div.cell_output, div.cell_output *")]
+  .filter(e => e.clientWidth && e.scrollWidth > e.clientWidth + 1)
+  .map(e => `${e.scrollWidth}/${e.clientWidth}: ${e.textContent.trim().slice(0, 80)}`)
+"""
+WHICH_CODE_IS_CUT = """
+[...document.querySelectorAll("div.highlight pre")]
+  .filter(e => e.clientWidth && e.scrollWidth > e.clientWidth + 1)
+  .map(e => `${e.scrollWidth}/${e.clientWidth}: ${e.textContent.trim().slice(0, 80)}`)
+"""
+WHAT_HAS_A_CARD = """
+[...document.querySelectorAll(".bd-article :is(img, .text_html)")]
+  .filter(e => getComputedStyle(e).backgroundColor !== "rgba(0, 0, 0, 0)"
+    || getComputedStyle(e).filter !== "none")
+  .map(e => e.outerHTML.slice(0, 120))
+"""
+WHAT_AXE_FINDS = """
+axe.run({resultTypes: ["violations"]}).then(found => found.violations.map(
+  rule => `${rule.id}: ${rule.nodes.map(node => node.html.slice(0, 120)).join(" and ")}`
+))
 """
 WHAT_STICKS_OUT = """
 document.documentElement.scrollWidth <= window.innerWidth ? [] :
@@ -132,7 +156,7 @@ def complaints(events: list[dict], site: str) -> list[str]:
                 found.append(f"request to another site: {address}")
         elif kind == "Network.loadingFailed" and not data.get("canceled"):
             found.append(f"not loaded: {data['errorText']}")
-    return [text for text in found if KNOWN_ERROR not in text]
+    return found
 
 
 @pytest.mark.parametrize("page", pages())
@@ -147,36 +171,95 @@ def test_the_page_loads_whole_and_fits_every_screen(browser, site, page):
             assert browser.evaluate(WHAT_IS_MISSING) == []
             assert browser.evaluate(WHAT_IS_NOT_DESCRIBED) == []
             assert browser.evaluate(WHAT_STICKS_OUT) == [], name
+            assert browser.evaluate(WHAT_IS_CUT) == [], name
+            assert browser.evaluate(WHAT_HAS_A_CARD) == [], scheme
             theme = browser.evaluate("document.documentElement.dataset.theme")
             assert theme == scheme
+            if name == "wide":
+                assert browser.evaluate(WHICH_CODE_IS_CUT) == []
+                browser.evaluate(f"{AXE.read_text(encoding='utf-8')}; null")
+                assert browser.evaluate(WHAT_AXE_FINDS) == [], scheme
 
 
-def pages_with_sliders(folder: Path) -> list[str]:
+@pytest.mark.parametrize("page", pages())
+def test_the_page_is_light(built, page):
+    file = built / f"{page}.html"
+    addresses = set(Links(file.read_text(encoding="utf-8")).addresses)
+    pictures = [file.parent / unquote(a) for a in addresses if "_images/" in a]
+    weight = sum(path.stat().st_size for path in [file, *pictures])
+    assert weight <= HEAVIEST, f"{weight:,} bytes"
+
+
+def test_the_solutions_are_folded_away_below_their_chapters(browser, site):
+    browser.visit(f"{site}/book/intro.html")
+    entries = browser.evaluate(
+        "[...document.querySelectorAll('.bd-sidebar-primary li')].map(e => "
+        "[e.querySelector('a').textContent.trim(), e.checkVisibility(), "
+        "e.querySelector(':scope > details')?.open])"
+    )
+    solutions = [visible for name, visible, _ in entries if "Solutions" in name]
+    folded = [opened for *_, opened in entries if opened is not None]
+    chapters = len([p for p in all_notebooks() if p.parent.name == "notebooks"])
+    assert solutions == [False] * len(solutions) and len(solutions) == len(folded)
+    assert not any(folded) and len(folded) <= chapters
+    assert max(len(name) for name, visible, _ in entries if not visible) < 20
+
+
+def pages_with(folder: Path, text: str) -> list[str]:
     texts = {page: (folder / f"{page}.html").read_text("utf-8") for page in pages()}
-    return [page for page, text in texts.items() if 'class="ni-explorer' in text]
+    return [page for page, whole in texts.items() if text in whole]
+
+
+def test_a_quiz_answers_a_click_and_the_page_holds_no_answer(browser, site, built):
+    found = pages_with(built, 'class="ni-quiz')
+    assert len(found) >= PAGES_WITH_QUIZ, "a chapter asks no question"
+    for page in found:
+        browser.look(*SIZES["wide"], "light")
+        browser.visit(f"{site}/{page}.html")
+        text = "document.querySelector('main').textContent"
+        before = browser.evaluate(text)
+        replies = browser.evaluate(
+            "[...document.querySelectorAll('.ni-quiz button')].map(button => "
+            "{ button.click(); return button.closest('.ni-quiz')"
+            ".querySelector('[aria-live]').textContent; })"
+        )
+        assert all(reply.startswith(("\u2713", "\u2717")) for reply in replies)
+        for reply in replies:
+            sentence = reply.partition(". ")[2]
+            assert len(sentence.split()) >= 4, f"{page}: {reply}"
+            assert sentence not in before, f"{page} gives the answer away: {reply}"
+        assert complaints(browser.events, site) == []
 
 
 def test_sliders_change_the_picture_by_keyboard_without_a_kernel(browser, site, built):
-    found = pages_with_sliders(built)
+    found = pages_with(built, 'class="ni-explorer')
     assert found, "no chapter shows a slider"
     for page in found:
         browser.look(*SIZES["wide"], "light")
         browser.visit(f"{site}/{page}.html")
         count = browser.evaluate("document.querySelectorAll('.ni-explorer').length")
         for number in range(count):
-            check_slider(browser, number)
+            check_explorer(browser, number)
         assert complaints(browser.events, site) == []
 
 
-def check_slider(browser, number: int) -> None:
-    """The keys Home, right, left and End show the frames that they should."""
+def check_explorer(browser, number: int) -> None:
+    """Home, right, left and End move every slider; every button changes the picture."""
     root = f"document.querySelectorAll('.ni-explorer')[{number}]"
+    picture = f"{root}.querySelector('img').src"
     browser.evaluate(f"{root}.scrollIntoView()")
-    browser.evaluate(f"{root}.querySelector('input[type=range]').focus()")
-    seen = []
-    for key in ("Home", "ArrowRight", "ArrowLeft", "End"):
-        browser.press(key)
-        seen.append(browser.evaluate(f"{root}.querySelector('img').src"))
-    first, second, back, last = seen
-    assert second != first and last != first, "the picture did not change"
-    assert back == first
+    for control in range(browser.evaluate(f"{root}.querySelectorAll('input').length")):
+        browser.evaluate(f"{root}.querySelectorAll('input')[{control}].focus()")
+        seen = []
+        for key in ("Home", "ArrowRight", "ArrowLeft", "End"):
+            browser.press(key)
+            seen.append(browser.evaluate(picture))
+        first, second, back, last = seen
+        assert second != first and last != first, "the picture did not change"
+        assert back == first
+    buttons = f"{root}.querySelectorAll('[aria-pressed=false]')"
+    if browser.evaluate(f"{buttons}.length"):
+        before = browser.evaluate(picture)
+        browser.evaluate(f"{buttons}[0].focus()")
+        browser.press("Enter")
+        assert browser.evaluate(picture) != before, "the button changed nothing"
