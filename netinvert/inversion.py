@@ -23,6 +23,10 @@ from netinvert.forward import as_function, input_shape_of
 
 PROGRESS_AFTER_SECONDS = 2.0  # shorter work needs no progress bar
 LARGEST = float(np.finfo("float32").max)  # networks compute in float32
+REMEDY = (
+    "A smaller learning_rate, or bounds, usually helps, unless the network itself "
+    "gives NaN for ordinary inputs"
+)
 # tqdm heeds this wish in a terminal; its bar for notebooks has to be told.
 NO_PROGRESS = bool(os.environ.get("TQDM_DISABLE"))
 
@@ -91,8 +95,10 @@ class Inversion:
     method: str = ""
 
     def __repr__(self) -> str:
+        # one line, even where a setting is an array
+        method = textwrap.shorten(self.method, 160, placeholder=" ...")
         return (
-            f"<Inversion of {len(self.inputs)} targets by {shortened(self.method)}: "
+            f"<Inversion of {len(self.inputs)} targets by {method}: "
             f"median output error {np.median(self.residual):.2g}, "
             f"{self.converged.sum()} of {len(self.inputs)} converged>"
         )
@@ -101,11 +107,6 @@ class Inversion:
         from netinvert.plots import figure_png, inversion_figure
 
         return figure_png(inversion_figure(self))
-
-
-def shortened(method: str) -> str:
-    """Put the settings of a method on one line, even where one is an array."""
-    return textwrap.shorten(method, 160, placeholder=" ...")
 
 
 def invert(
@@ -137,8 +138,8 @@ def invert(
     seed : int
         Same seed, same answer.
     input_shape : tuple, optional
-        Shape of one input. Needed only for a callable that has no
-        ``input_shape`` of its own and a method that was not fitted.
+        Shape of one input. Needed only where neither the network shows it, nor a
+        method that was fitted or starts from an array.
     tolerance : float
         Largest output error at which a target counts as converged.
     batch_size : int
@@ -167,25 +168,24 @@ def invert(
         )
     tolerance = check_positive("tolerance", tolerance)
     function = as_function(forward)
-    shape = find_input_shape(forward, method, input_shape)
+    shape = find_input_shape(forward, method, input_shape, targets)
     bounds = check_bounds(bounds, shape)
     targets = check_targets(targets, find_output(function, shape))
     if names_class(method):
         check_classes(targets)
 
     chunks = [slice(i, i + batch_size) for i in range(0, len(targets), batch_size)]
+    bar = tqdm(
+        chunks,
+        desc=type(method).__name__,
+        unit="chunk",
+        delay=PROGRESS_AFTER_SECONDS,
+        disable=NO_PROGRESS or not progress or len(chunks) == 1,
+        leave=False,
+    )
     proposals, histories = [], []
     started = time.perf_counter()
-    if progress and len(chunks) > 1:
-        chunks = tqdm(
-            chunks,
-            desc=type(method).__name__,
-            unit="chunk",
-            delay=PROGRESS_AFTER_SECONDS,
-            disable=NO_PROGRESS,
-            leave=False,
-        )
-    for chunk in chunks:
+    for chunk in bar:
         proposal = method.solve(
             forward, targets[chunk], bounds=bounds, seed=seed, input_shape=shape
         )
@@ -203,18 +203,14 @@ def invert(
 
 def judge(inputs, outputs, targets, method, tolerance, histories, seconds):
     """Measure the proposal against the targets and say where it diverged."""
-    axes = tuple(range(1, targets.ndim))
-    residual = np.mean(
-        (outputs.astype("float64") - targets.astype("float64")) ** 2, axis=axes
-    )
+    difference = outputs.astype("float64") - targets.astype("float64")
+    residual = np.mean(difference**2, axis=tuple(range(1, targets.ndim)))
     # The network computes in outputs.dtype: an error too large for it overflowed.
     diverged = ~(residual <= np.finfo(outputs.dtype).max)
     if diverged.any():
         warnings.warn(
             f"{diverged.sum()} of {len(targets)} searches diverged: their "
-            "output error is too large to compute with. A smaller learning_rate, or "
-            "bounds, usually helps, unless the network itself gives NaN for ordinary "
-            "inputs.",
+            f"output error is too large to compute with. {REMEDY}.",
             RuntimeWarning,
             stacklevel=3,
         )
@@ -222,62 +218,72 @@ def judge(inputs, outputs, targets, method, tolerance, histories, seconds):
         converged = outputs.argmax(axis=-1) == targets.argmax(axis=-1)
     else:
         converged = residual <= tolerance
+    converged &= ~diverged
+    history = join_histories(histories)
     return Inversion(
-        inputs=inputs,
-        outputs=outputs,
-        targets=targets,
-        residual=residual,
-        converged=converged & ~diverged,
-        history=join_histories(histories),
-        seconds=seconds,
-        method=repr(method),
+        inputs, outputs, targets, residual, converged, history, seconds, repr(method)
     )
 
 
 def join_histories(histories: list[dict]) -> dict:
     """Put the chunks' histories side by side; pictures only of the first chunk."""
-    if not histories[0]:
-        return {}
     joined = dict(histories[0])
     if "objective" in joined:
-        joined["objective"] = np.concatenate(
-            [history["objective"] for history in histories], axis=1
-        )
+        parts = [history["objective"] for history in histories]
+        joined["objective"] = np.concatenate(parts, axis=1)
     return joined
 
 
 def evaluate(function, inputs: np.ndarray, batch_size: int) -> np.ndarray:
     """Outputs of the network for an array of inputs, a chunk at a time."""
-    return np.concatenate(
-        [
-            np.asarray(function(inputs[i : i + batch_size]))
-            for i in range(0, len(inputs), batch_size)
-        ]
-    )
+    starts = range(0, len(inputs), batch_size)
+    parts = [np.asarray(function(inputs[i : i + batch_size])) for i in starts]
+    return np.concatenate(parts)
 
 
-def find_input_shape(forward, method, given) -> tuple[int, ...]:
-    """Shape of one input: from the argument, the network, or the fitted method."""
+def find_input_shape(forward, method, given, targets) -> tuple[int, ...]:
+    """Shape of one input: from the argument, the network, or the method."""
     known = input_shape_of(forward)
     if given is not None:
-        if not isinstance(given, tuple | list):
+        sizes = given if isinstance(given, tuple | list) else ()
+        sizes = tuple(check_count("each size in input_shape", size) for size in sizes)
+        if not sizes or (known is not None and sizes != tuple(known)):
             raise ValueError(
-                f"input_shape must be a tuple, such as (28, 28, 1); got {given!r}"
+                f"input_shape must be a tuple, such as {known or (28, 28, 1)}, and the "
+                f"network's own where that is known; got {given!r}"
             )
-        given = tuple(check_count("each size in input_shape", size) for size in given)
-        if known is not None and given != tuple(known):
-            raise ValueError(
-                f"input_shape {given} does not agree with the network's own "
-                f"{tuple(known)}; leave input_shape out"
-            )
-        return given
+        return sizes
     shape = known if known is not None else getattr(method, "input_shape_", None)
+    if shape is None:
+        shape = shape_of_start(forward, method, targets)
     if shape is None:
         raise ValueError(
             "cannot tell the shape of one input from this callable: pass "
             "input_shape=(...) to invert, or call method.fit(forward, inputs) first"
         )
     return tuple(shape)
+
+
+def shape_of_start(forward, method, targets) -> tuple[int, ...] | None:
+    """Shape of one input, where the method starts from an array that fits."""
+    start = method
+    while isinstance(start, Method):
+        start = getattr(start, "start", None)
+    if start is None or isinstance(start, str):
+        return None
+    try:
+        size = as_numbers(start).shape
+    except ValueError:  # for the method to say
+        return None
+    for shape in (size[1:], size):  # one start for each target, or one for all
+        try:
+            output = find_output(as_function(forward), shape)
+            count = len(check_targets(targets, output))
+        except ValueError:
+            continue
+        if shape and (shape == size or size[0] == count):
+            return shape
+    return None
 
 
 def find_output(function, shape) -> np.ndarray:
@@ -289,49 +295,32 @@ def find_output(function, shape) -> np.ndarray:
             f"the forward network cannot take a batch of inputs of shape {shape}: "
             f"{error}"
         ) from error
-    if output.ndim == 0 or len(output) != 1:
+    if output.shape[:1] != (1,) or output.size == 0:
         raise ValueError(
-            f"the forward network must map a batch to a batch, but for 1 input it "
-            f"gave an output of shape {output.shape}"
+            f"the forward network must map a batch to a batch, but for 1 input it gave "
+            f"shape {output.shape}: not one output, or no numbers in them to match"
         )
-    if output.size == 0:
-        raise ValueError(
-            f"the forward network's outputs have the shape {output.shape[1:]}: there "
-            "are no numbers in them to match"
-        )
-    if output.dtype.name == "bfloat16":
-        raise ValueError(
-            "the forward network's outputs are of type bfloat16, whose three digits "
-            'are too few to follow: give its last layer dtype="float32"'
-        )
-    if not np.issubdtype(output.dtype, np.floating):
+    if output.dtype.name == "bfloat16" or not np.issubdtype(output.dtype, np.floating):
         raise ValueError(
             f"the forward network's outputs are of type {output.dtype}, which has no "
-            "slope to follow: take real numbers, such as logits instead of a class"
+            "slope to follow, or too few digits: take real numbers, such as logits "
+            'instead of a class, and give the last layer dtype="float32"'
         )
     return output
 
 
 def check_inputs(forward, inputs) -> np.ndarray:
     """Return the inputs to fit on as a finite float batch that the network takes."""
-    try:
-        inputs = as_numbers(inputs)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"inputs to fit on must be an array of numbers, (N, ...): {error}"
-        ) from error
+    inputs = as_numbers(
+        inputs, "inputs to fit on must be an array of numbers, (N, ...)"
+    )
     if not np.issubdtype(inputs.dtype, np.floating):
         inputs = inputs.astype("float32")
-    if inputs.ndim < 2 or len(inputs) == 0:
+    shape = input_shape_of(forward) or inputs.shape[1:]
+    if inputs.ndim < 2 or len(inputs) == 0 or inputs.shape[1:] != tuple(shape):
         raise ValueError(
-            f"inputs to fit on must be a batch (N, ...), not empty; got an array of "
-            f"shape {inputs.shape}"
-        )
-    shape = input_shape_of(forward)
-    if shape is not None and inputs.shape[1:] != tuple(shape):
-        raise ValueError(
-            f"the network takes inputs of shape {tuple(shape)}, so that a batch to "
-            f"fit on is (N, {_listed(shape)}); got {inputs.shape}"
+            f"inputs to fit on must be a batch {batch_of(shape or ('...',))}, as the "
+            f"network takes it, and not empty; got an array of shape {inputs.shape}"
         )
     if not (np.abs(inputs) <= LARGEST).all():
         raise ValueError(
@@ -343,21 +332,17 @@ def check_inputs(forward, inputs) -> np.ndarray:
 
 def check_targets(targets, output: np.ndarray) -> np.ndarray:
     """Return the targets as a finite float batch shaped like the outputs."""
-    shape = output.shape[1:]
-    try:
-        with np.errstate(over="ignore"):  # reported below, as infinite
-            targets = as_numbers(targets).astype(output.dtype)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(
-            f"targets must be an array of numbers of shape (N, {_listed(shape)}), "
-            f"with rows of equal length: {error}"
-        ) from error
+    shape, dtype = output.shape[1:], output.dtype
+    expected = f"targets must be an array of numbers of shape {batch_of(shape)}"
+    targets = as_numbers(targets, f"{expected}, with rows of equal length")
+    with np.errstate(over="ignore"):  # reported below, as infinite
+        targets = targets.astype(dtype)
     if targets.shape == shape:
         targets = targets[np.newaxis]
     if targets.shape[1:] != shape or targets.ndim != output.ndim:
         raise ValueError(
             f"each target must have the shape of one output of the network, "
-            f"{shape}, so that targets are (N, {_listed(shape)}); got an array of "
+            f"{shape}, so that targets are {batch_of(shape)}; got an array of "
             f"shape {targets.shape}"
         )
     if len(targets) == 0:
@@ -366,7 +351,7 @@ def check_targets(targets, output: np.ndarray) -> np.ndarray:
     if not finite.all():
         raise ValueError(
             f"{(~finite).sum()} of {len(targets)} targets hold NaN, infinity or "
-            f"numbers too large for {output.dtype}, the first at index "
+            f"numbers too large for {dtype}, the first at index "
             f"{int(np.argmin(finite))}; remove or repair them"
         )
     return targets
@@ -394,36 +379,28 @@ def check_classes(targets: np.ndarray):
         )
 
 
-def _listed(shape: tuple[int, ...]) -> str:
-    return ", ".join(map(str, shape))
+def batch_of(shape: tuple[int, ...]) -> str:
+    return f"(N, {', '.join(map(str, shape))})"
 
 
 def check_proposal(proposal, targets, shape, method) -> tuple[np.ndarray, dict]:
     """Make sure a method returned one finite input for each target, and a history."""
-    if not (isinstance(proposal, tuple) and len(proposal) == 2):
-        raise RuntimeError(
-            f"the solve of {method!r} must return inputs and a history, which may be "
-            f"empty: (inputs, {{}}); it returned a {type(proposal).__name__}"
-        )
-    inputs, history = proposal
+    wanted = (len(targets), *shape)
     try:
+        inputs, history = proposal
         inputs = as_numbers(inputs)
+        if inputs.shape != wanted:
+            raise ValueError(f"its shape is {inputs.shape}")
     except (TypeError, ValueError) as error:
         raise RuntimeError(
-            f"{method!r} must propose inputs that are real numbers: {error}"
+            f"{method!r} must propose inputs of shape {wanted}, one for each target, "
+            f"and its solve return (inputs, history), such as (inputs, {{}}): {error}"
         ) from error
     if inputs.dtype not in ("float32", "float64"):
         inputs = inputs.astype("float32")
-    if inputs.shape != (len(targets), *shape):
-        raise RuntimeError(
-            f"{method!r} must propose inputs of shape {(len(targets), *shape)}, one "
-            f"for each target; its solve returned {inputs.shape}"
-        )
     if not np.isfinite(inputs).all():
         raise RuntimeError(
-            f"{method!r} proposed inputs that hold NaN or infinity; a smaller "
-            "learning_rate, or bounds, usually helps, unless the network itself gives "
-            "NaN for ordinary inputs"
+            f"{method!r} proposed inputs that hold NaN or infinity. {REMEDY}"
         )
     return inputs, history
 
@@ -437,24 +414,23 @@ def check_bounds(bounds, shape):
             raise TypeError(f"a {type(bounds).__name__} is no pair of numbers")
         low, high = (as_numbers(bound).astype("float64") for bound in bounds)
         np.broadcast_to(low, shape), np.broadcast_to(high, shape)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(
             f"bounds must be None or a pair (low, high) of numbers, or of arrays "
             f"that fit an input of shape {shape}; got {bounds!r}"
         ) from error
-    sizes = np.concatenate([np.abs(low).ravel(), np.abs(high).ravel()])
-    if not ((sizes <= LARGEST).all() and (high - low <= LARGEST).all()):
+    sizes = np.abs(low), np.abs(high), high - low
+    if not all((size <= LARGEST).all() for size in sizes):
         raise ValueError(
             f"bounds must be finite, and both they and their distance at most "
             f"{LARGEST:.2g}; or None for no bounds; got {bounds}"
         )
-    if not (low < high).all():
-        raise ValueError(
-            f"the low bound must be below the high one everywhere; got {bounds}"
-        )
     inner_low, inner_high = representable(low, high, "float32")
     if not (inner_low < inner_high).all():
-        raise ValueError(f"bounds are too close for float32 to tell apart: {bounds}")
+        close = ", too close for float32 to tell apart" * bool((low < high).all())
+        raise ValueError(
+            f"the low bound must be below the high one everywhere; got {bounds}{close}"
+        )
     return (low, high) if low.ndim or high.ndim else (float(low), float(high))
 
 
@@ -468,18 +444,21 @@ def representable(low, high, dtype):
     )
 
 
-def as_numbers(values) -> np.ndarray:
+def as_numbers(values, expected: str = "real numbers are expected") -> np.ndarray:
     """Return real numbers as an array; refuse what only looks like them."""
-    rows = values if isinstance(values, list | tuple) else [values]
-    if any(np.ma.is_masked(row) for row in rows):
-        raise TypeError("some of these are masked; fill or remove them")
-    array = np.asarray(values)
-    if array.dtype == object:
-        if any(value is None or isinstance(value, str | bytes) for value in array.flat):
-            raise TypeError("some of these are text, or None")
-        array = array.astype("float64")
-    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
-        raise TypeError(f"these are of type {array.dtype}")
+    try:
+        rows = values if isinstance(values, list | tuple) else [values]
+        if any(np.ma.is_masked(row) for row in rows):
+            raise TypeError("some of these are masked; fill or remove them")
+        array = np.asarray(values)
+        if array.dtype == object:
+            if any(one is None or isinstance(one, str | bytes) for one in array.flat):
+                raise TypeError("some of these are text, or None")
+            array = array.astype("float64")
+        if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+            raise TypeError(f"these are of type {array.dtype}")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{expected}: {error}") from error
     return array
 
 
@@ -511,7 +490,6 @@ def is_image(input_shape: tuple[int, ...]) -> bool:
 def scaling(inputs: np.ndarray):
     """Offset and scale: of all values of images, of each value of other inputs."""
     if is_image(inputs.shape[1:]):
-        offset, scale = float(inputs.min()), float(np.ptp(inputs))
-        return offset, scale or 1.0
-    offset, scale = inputs.mean(axis=0), inputs.std(axis=0)
-    return offset, np.where(scale > 0, scale, 1)
+        return float(inputs.min()), float(np.ptp(inputs)) or 1.0
+    scale = inputs.std(axis=0)
+    return inputs.mean(axis=0), np.where(scale > 0, scale, 1)

@@ -7,11 +7,10 @@ then cancels.
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import tensorflow as tf
 from scipy.special import stdtrit  # scipy.stats takes half a second to import
-
-from netinvert.forward import as_function
 
 CHUNK = 1024  # images measured at once, so that memory stays flat
 SSIM_WINDOW = 7  # pixels
@@ -130,6 +129,10 @@ def accuracy(evaluator, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         If there is not one integer label per image, the batch is empty, a value
         is not finite or the evaluator does not give one score per class.
     """
+    if not callable(evaluator):
+        raise ValueError(
+            f"the evaluator must be a model or function, got {evaluator!r}"
+        )
     images, labels = _check_finite("images", images), np.asarray(labels)
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
@@ -137,10 +140,10 @@ def accuracy(evaluator, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
             f"got {labels.dtype} of shape {labels.shape}. For one-hot rows pass "
             "labels.argmax(axis=-1)."
         )
-    function = as_function(evaluator)
+    settings = {"training": False} if isinstance(evaluator, keras.Layer) else {}
 
     def correct(batch, wanted):
-        scores = np.asarray(function(tf.constant(batch, tf.float32)))
+        scores = np.asarray(evaluator(tf.constant(batch, tf.float32), **settings))
         if scores.ndim != 2 or not 0 <= wanted.min() <= wanted.max() < scores.shape[1]:
             raise ValueError(
                 "the evaluator must give one score per class, shape (N, classes), "

@@ -1,5 +1,8 @@
 """The judge: what invert refuses, and that it measures what it returns."""
 
+import copy
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -87,6 +90,40 @@ def test_the_report_stays_one_line_where_a_setting_is_an_array():
     method = ni.GradientInversion(start=np.zeros((40, 3)), steps=1)
     text = repr(ni.invert(linear, np.zeros((40, 4)), method, input_shape=(3,)))
     assert "\n" not in text and len(text) < 300
+
+
+@pytest.mark.parametrize("targets", [np.zeros((5, 4)), np.zeros((1, 4)), np.zeros(4)])
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_array_to_start_from_shows_the_shape_of_an_input(targets, nested):
+    for shape in [(3,), (np.atleast_2d(targets).shape[0], 3)]:
+        method = ni.GradientInversion(start=np.full(shape, 0.5), steps=2)
+        if nested:
+            method = ni.LevenbergMarquardt(start=method, steps=2)
+        result = ni.invert(linear, targets, method)
+        assert result.inputs.shape == (np.atleast_2d(targets).shape[0], 3)
+
+
+def test_a_start_that_does_not_fit_shows_no_shape():
+    method = ni.GradientInversion(start=np.zeros((3, 3)))
+    with pytest.raises(ValueError, match=r"start array must be .*\(2, 3\)"):
+        ni.invert(linear, np.zeros((2, 4)), method, input_shape=(3,))
+    with pytest.raises(ValueError, match="cannot tell the shape"):
+        ni.invert(linear, np.zeros((2, 4)), method)
+
+
+def test_a_result_can_be_pickled_and_copied():
+    method = ni.GradientInversion(start=np.full(3, 0.5), steps=4)
+    result = ni.invert(linear, np.zeros((2, 4)), method)
+    for twin in (
+        pickle.loads(pickle.dumps(result)),
+        copy.copy(result),
+        copy.deepcopy(result),
+    ):
+        assert repr(twin) == repr(result)
+        np.testing.assert_array_equal(twin.inputs, result.inputs)
+        np.testing.assert_array_equal(
+            twin.history["objective"], result.history["objective"]
+        )
 
 
 def test_a_file_name_is_no_network():
