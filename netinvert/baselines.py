@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 CHUNK = 512  # targets compared with the whole training set at once
+FAINTEST = 1e-2  # outputs that hardly ever vary are not blown up beyond this share
 PENALTIES = np.logspace(-7, 1, 33)
 
 
@@ -212,3 +213,9 @@ def ridge_weights(
             lowest, best = score, penalty
     slopes = axes @ (covariance / (energy + best)[:, np.newaxis])
     return np.vstack([center - mean @ slopes, slopes])
+
+
+def center_and_spread(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of flat outputs (M, p), the latter never tiny."""
+    center, spread = outputs.mean(axis=0), outputs.std(axis=0)
+    return center, np.maximum(spread, FAINTEST * spread.max() or 1.0)

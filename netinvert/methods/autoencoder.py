@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from tqdm.auto import tqdm
 
-from netinvert.baselines import ridge_weights
+from netinvert.baselines import center_and_spread, ridge_weights
 from netinvert.forward import as_function
 from netinvert.inversion import (
     NO_PROGRESS,
@@ -218,6 +218,7 @@ STEPS_PER_EPOCH = 60  # or more: few inputs make small batches, not few steps
 SMALLEST_BATCH, LARGEST_BATCH = 16, 128
 
 
+@keras.saving.register_keras_serializable("netinvert")
 class Sample(keras.layers.Layer):
     """Turn means and log-variances (N, 2 k) into codes (N, k).
 
@@ -229,7 +230,12 @@ class Sample(keras.layers.Layer):
     def __init__(self, cost: float, seed: int, **keywords):
         super().__init__(**keywords)
         self.cost = cost
+        self.seed = seed
         self.random = keras.random.SeedGenerator(seed)
+
+    def get_config(self):
+        """Return the settings from which Keras makes it again; called by Keras."""
+        return super().get_config() | {"cost": self.cost, "seed": self.seed}
 
     def call(self, statistics, training=False):
         """Return codes; called by Keras."""
@@ -279,32 +285,26 @@ def build_autoencoder(
         start = keras.initializers.GlorotUniform(seed=next(seeds))
         return layers.Dense(width, activation, kernel_initializer=start, name=name)
 
-    def hidden(widths):
-        return [dense(f"hidden_{i}", w, "relu") for i, w in enumerate(widths, start=1)]
+    def hidden(values, widths):
+        for number, width in enumerate(widths, start=1):
+            values = dense(f"hidden_{number}", width, "relu")(values)
+        return values
 
     size = int(np.prod(input_shape))
-    encoder = [
-        keras.Input(input_shape),
-        layers.Rescaling(1 / scale, -offset / scale),
-        layers.Flatten(),
-        *hidden(ENCODER_WIDTHS),
-    ]
+    inputs, code = keras.Input(input_shape), keras.Input((latent_size,))
+    # Keras's Rescaling and Flatten depend on where it looks for channels.
+    values = layers.Reshape((size,))(inputs * (1 / scale) - offset / scale)
+    values = hidden(values, ENCODER_WIDTHS)
     if variational:
-        encoder += [
-            dense("statistics", 2 * latent_size),
-            Sample(CODE_COST / size, seed),
-        ]
+        values = dense("statistics", 2 * latent_size)(values)
+        values = Sample(CODE_COST / size, seed)(values)
     else:
-        encoder += [dense("code", latent_size)]
-    decoder = [
-        keras.Input((latent_size,)),
-        *hidden(DECODER_WIDTHS),
-        dense("values", size, "sigmoid" if is_image(input_shape) else None),
-        layers.Reshape(input_shape),
-        layers.Rescaling(scale, offset),
-    ]
-    encoder = keras.Sequential(encoder, name="encoder")
-    decoder = keras.Sequential(decoder, name="decoder")
+        values = dense("code", latent_size)(values)
+    end = "sigmoid" if is_image(input_shape) else None
+    drawn = hidden(code, DECODER_WIDTHS)
+    drawn = layers.Reshape(input_shape)(dense("values", size, end)(drawn))
+    encoder = keras.Model(inputs, values, name="encoder")
+    decoder = keras.Model(code, drawn * scale + offset, name="decoder")
     return keras.Sequential([encoder, decoder], name="autoencoder")
 
 
@@ -321,7 +321,7 @@ def train_autoencoder(
     A progress bar appears when it takes long (TQDM_DISABLE=1 keeps it away).
 
     Images are scaled by the smallest and largest value seen and compared by
-    cross-entropy, other inputs standardised and compared by squared error.
+    cross-entropy, other inputs standardized and compared by squared error.
 
     Parameters
     ----------
@@ -359,7 +359,8 @@ def train_autoencoder(
     count = len(inputs) // batch * batch  # the rest has its turn in another epoch
     rate = keras.optimizers.schedules.CosineDecay(FIRST_RATE, epochs * count // batch)
     # Compiling takes as long as it saves in 20 epochs.
-    autoencoder.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)
+    trainer = keras.Sequential(autoencoder.layers)  # the other stays without a loss
+    trainer.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)
     random = np.random.default_rng(seed)
     for _ in tqdm(
         range(epochs),
@@ -371,7 +372,7 @@ def train_autoencoder(
     ):
         # Keras would shuffle with the random numbers that it shares with the reader.
         shuffled = inputs[random.permutation(len(inputs))[:count]]
-        autoencoder.fit(shuffled, shuffled, batch, shuffle=False, verbose=0)
+        trainer.fit(shuffled, shuffled, batch, shuffle=False, verbose=0)
     return autoencoder
 
 
@@ -414,7 +415,6 @@ def halves(autoencoder: keras.Model, input_shape: tuple[int, ...]):
 
 RANDOM_FEATURES = 500  # twice as many guess hardly better and take four times as long
 PENALTIES = np.logspace(-9, 0, 19)  # as shares of the largest eigenvalue
-FAINTEST = 1e-2  # a unit that hardly ever fires is not blown up beyond this
 
 
 @dataclass(frozen=True)
@@ -450,7 +450,7 @@ class Regression:
 def fit_regression(outputs: np.ndarray, answers: np.ndarray, seed: int) -> Regression:
     """Learn to guess answers from a network's outputs.
 
-    Linear in the standardised outputs and in ReLU features of them along random
+    Linear in the standardized outputs and in ReLU features of them along random
     directions (Rahimi & Recht 2008). The penalty is chosen by generalised
     cross-validation (Golub, Heath & Wahba 1979), for which one decomposition
     serves all penalties.
@@ -463,8 +463,7 @@ def fit_regression(outputs: np.ndarray, answers: np.ndarray, seed: int) -> Regre
         Of the random directions.
     """
     flat = outputs.reshape(len(outputs), -1).astype("float64")
-    middle, spread = flat.mean(axis=0), flat.std(axis=0)
-    spread = np.maximum(spread, FAINTEST * spread.max()) if spread.any() else spread + 1
+    middle, spread = center_and_spread(flat)
     rng = np.random.default_rng(seed)
     count = flat.shape[1]
     directions = np.vstack(

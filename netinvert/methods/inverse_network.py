@@ -8,13 +8,15 @@ inputs share one output, g draws their average.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import warnings
+import weakref
+from dataclasses import dataclass, field, fields
 
 import keras
 import numpy as np
-import tensorflow as tf
 from tqdm.auto import tqdm
 
+from netinvert.baselines import center_and_spread
 from netinvert.data import load_mnist
 from netinvert.forward import as_function, tap
 from netinvert.inversion import (
@@ -29,20 +31,20 @@ from netinvert.inversion import (
 )
 from netinvert.models import load_weights, pretrained
 
-FEWEST_PAIRS = 10  # with fewer, nothing can be held out
 
-
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class InverseNetwork:
     """Train a second network on pairs (f(x), x), and ask it for x.
 
-    It sees the targets standardised, and as logarithms where they are
+    It sees the targets standardized, and as logarithms where they are
     probabilities: a softmax is nearly always close to 0 and 1, and what else the
-    network knew about the input lies in the digits after.
+    network knew about the input lies in the digits after. Of exact probabilities
+    it sees some rounded, as services give them. Where all answers are rounded,
+    let it learn from such: ``method.fit(lambda x: np.round(f(x), 3), inputs)``.
 
     For images it ends in a sigmoid, scaled to the range of the inputs it was
-    fitted on, and minimises the binary cross-entropy; for other inputs it ends in
-    a linear layer and minimises the squared error of the standardised values.
+    fitted on, and minimizes the binary cross-entropy; for other inputs it ends in
+    a linear layer and minimizes the squared error of the standardized values.
 
     Parameters
     ----------
@@ -60,7 +62,8 @@ class InverseNetwork:
         images as they are. Means nothing for inputs that are not images.
     logarithm : bool or "auto"
         Whether to take the logarithm of the outputs first. "auto" does when all
-        outputs seen in ``fit`` are probabilities: not negative, with a sum of 1.
+        outputs seen in ``fit`` are probabilities: not negative, with a sum of 1,
+        but for rounding. What is rounded to 0 counts as half of the last decimal.
     seed : int
         Of the first weights, the held-out pairs and the order of the others.
 
@@ -69,7 +72,9 @@ class InverseNetwork:
     network_ : keras.Model
         Outputs of the forward network to inputs.
     logarithm_ : bool
-        Whether it takes logarithms.
+        Whether it takes logarithms; the ``repr`` says so, too.
+    decimals_ : int or None
+        To how many all outputs in ``fit`` were rounded; None for exact ones.
     history_ : dict
         "loss" and "held_out_loss", lists with one number per epoch.
     input_shape_, output_shape_ : tuple
@@ -87,14 +92,36 @@ class InverseNetwork:
     augment: bool = True
     logarithm: bool | str = "auto"
     seed: int = 0
-    network_: keras.Model | None = field(default=None, init=False, repr=False)
-    logarithm_: bool | None = field(default=None, init=False, repr=False)
-    history_: dict | None = field(default=None, init=False, repr=False)
-    input_shape_: tuple | None = field(default=None, init=False, repr=False)
-    output_shape_: tuple | None = field(default=None, init=False, repr=False)
+    network_: keras.Model | None = field(default=None, init=False)
+    logarithm_: bool | None = field(default=None, init=False)
+    decimals_: int | None = field(default=None, init=False)
+    history_: dict | None = field(default=None, init=False)
+    input_shape_: tuple | None = field(default=None, init=False)
+    output_shape_: tuple | None = field(default=None, init=False)
 
     def __post_init__(self):
-        check_settings(self)
+        if not isinstance(self.hidden, tuple | list):
+            raise ValueError(
+                f"hidden must be a tuple of layer widths, such as (512, 512); "
+                f"got {self.hidden!r}"
+            )
+        self.hidden = tuple(check_count("each width in hidden", w) for w in self.hidden)
+        self.epochs = check_count("epochs", self.epochs)
+        self.seed = check_count("seed", self.seed, minimum=0)
+        self.learning_rate = check_positive("learning_rate", self.learning_rate)
+        known = {"augment": (True, False), "logarithm": (True, False, "auto")}
+        for name, values in known.items():
+            if (value := getattr(self, name)) not in values:
+                raise ValueError(f"{name} must be one of {values}, got {value!r}")
+
+    def __repr__(self) -> str:
+        named = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.init]
+        text = ", ".join(named)
+        if self.logarithm_:
+            text += f"; takes logarithms, 0 as {floors(self.decimals_)[1]:g}"
+        elif self.logarithm_ is not None:
+            text += "; takes no logarithms"
+        return f"InverseNetwork({text})"
 
     def fit(self, forward, inputs) -> InverseNetwork:
         """Train on inputs and what the forward network makes of them.
@@ -122,13 +149,15 @@ class InverseNetwork:
         inputs = inputs[np.random.default_rng(self.seed).permutation(len(inputs))]
         function = as_function(forward)
         outputs = outputs_of(function, inputs)
-        logarithm = choose_logarithm(self.logarithm, outputs)
+        self.network_ = None  # should training fail
+        self.logarithm_ = choose_logarithm(self.logarithm, outputs)
+        self.decimals_ = decimals_of(outputs) if self.logarithm_ else None
+        self.input_shape_, self.output_shape_ = inputs.shape[1:], outputs.shape[1:]
         core, network = build_networks(
-            inputs, outputs, self.hidden, logarithm, self.seed
+            inputs, outputs, self.hidden, self.logarithm_, self.seed
         )
         self.history_ = train(core, function, inputs, outputs, self)
-        self.network_, self.logarithm_ = network, logarithm
-        self.input_shape_, self.output_shape_ = inputs.shape[1:], outputs.shape[1:]
+        self.network_ = network
         return self
 
     def solve(self, forward, targets, *, bounds, seed, input_shape):
@@ -150,39 +179,9 @@ class InverseNetwork:
                 f"but is asked for {shapes[1]} from {shapes[0]}: call "
                 "method.fit(forward, inputs) with the network to be inverted"
             )
+        if self.logarithm_ and self.decimals_ is None:
+            warn_where_rounded(targets)
         return self.network_(np.asarray(targets, "float32")).numpy(), {}
-
-
-def check_settings(method: InverseNetwork) -> None:
-    """Refuse settings that cannot work."""
-    if not isinstance(method.hidden, tuple | list):
-        raise ValueError(
-            f"hidden must be a tuple of layer widths, such as (512, 512); "
-            f"got {method.hidden!r}"
-        )
-    method.hidden = tuple(check_count("each width in hidden", w) for w in method.hidden)
-    method.epochs = check_count("epochs", method.epochs)
-    method.seed = check_count("seed", method.seed, minimum=0)
-    method.learning_rate = check_positive("learning_rate", method.learning_rate)
-    if method.augment not in (True, False):
-        raise ValueError(f"augment must be True or False, got {method.augment!r}")
-    if method.logarithm not in (True, False, "auto"):
-        raise ValueError(
-            f'logarithm must be True, False or "auto", got {method.logarithm!r}'
-        )
-
-
-def choose_logarithm(logarithm: bool | str, outputs: np.ndarray) -> bool:
-    """Decide whether to take logarithms, and refuse where there are none."""
-    if logarithm == "auto":
-        total = outputs.reshape(len(outputs), -1).sum(axis=1)
-        return bool(outputs.min() >= 0 and np.abs(total - 1).max() < 1e-3)
-    if logarithm and outputs.min() < 0:
-        raise ValueError(
-            f"logarithm=True needs outputs that are not negative, but some are as low "
-            f'as {outputs.min():.3g}; leave logarithm="auto"'
-        )
-    return bool(logarithm)
 
 
 def digits_inverse() -> InverseNetwork:
@@ -207,136 +206,21 @@ def digits_inverse() -> InverseNetwork:
     return method
 
 
+FEWEST_PAIRS = 10  # with fewer, nothing can be held out
 CHUNK = 1000  # inputs run through the forward network at once
 HELD_OUT = 0.05  # share of the pairs that only decide which epoch was best
 PATIENCE = 10  # epochs of inputs as they are, none of them better: training ends
 STEPS_PER_EPOCH = 60  # few pairs come in smaller batches, to keep about this number
 SMALLEST_BATCH, LARGEST_BATCH = 16, 128
-FAINTEST = 1e-2  # outputs that hardly ever vary are not blown up beyond this
+MOST_DECIMALS = 8  # float32 has no more to round away
 LEAST_PROBABILITY = 1e-30  # a softmax rounds to 0, which has no logarithm
+ROUNDED_SHARE = 0.1  # of exact probabilities; costs those 0.05 dB, 0.25 twice that
+FEWEST_DECIMALS, SEEN_DECIMALS = 2, 7  # to which they are rounded
 MOVING_SHARE = 0.7  # of the epochs; the last ones show the inputs as they are
 LARGEST_TURN = np.radians(10)
 LARGEST_ZOOM = 0.1  # of the size, either way
 LARGEST_SHEAR = 0.15  # pixels sideways for each pixel down
 LARGEST_SHIFT = 1 / 28  # of the width and of the height
-
-
-def build_networks(inputs, outputs, hidden, logarithm: bool, seed: int):
-    """Build the part that is trained, and the whole network around it.
-
-    Parameters
-    ----------
-    inputs, outputs : float32 arrays (M, ...)
-        Of the forward network; only their ranges and spreads are used.
-    hidden : tuple of int
-    logarithm : bool
-    seed : int
-
-    Returns
-    -------
-    core : keras.Model
-        Outputs of f (N, ...) to rows (N, p): logits of pixels, or standardised values.
-    network : keras.Model
-        Outputs of f to inputs (N, *input_shape). It shares the core's weights.
-    """
-    layers, ops = keras.layers, keras.ops
-    seeds = iter(np.random.default_rng(seed).integers(2**31, size=len(hidden) + 1))
-    image = is_image(inputs.shape[1:])
-
-    def dense(width, name):
-        start = keras.initializers.GlorotUniform(seed=int(next(seeds)))
-        return layers.Dense(width, kernel_initializer=start, name=name)
-
-    targets = keras.Input(outputs.shape[1:], name="target")
-    values = standard = standardised(targets, outputs, logarithm)
-    for number, width in enumerate(hidden, start=1):
-        values = dense(width, f"hidden_{number}")(values)
-        if image:  # trains in half the epochs, but is less exact
-            normalise = layers.BatchNormalization(momentum=0.95, name=f"norm_{number}")
-            values = normalise(values)
-        values = layers.Activation("relu")(values)
-    if hidden:  # the last layer also sees the target: much of x is linear in y
-        values = layers.Concatenate()([standard, values])
-    values = dense(int(np.prod(inputs.shape[1:])), "values")(values)
-    offset, scale = scaling(inputs)
-    drawn = layers.Reshape(inputs.shape[1:])(ops.sigmoid(values) if image else values)
-    drawn = layers.Rescaling(scale, offset)(drawn)
-    return keras.Model(targets, values), keras.Model(targets, drawn)
-
-
-def standardised(targets, outputs: np.ndarray, logarithm: bool):
-    """Flatten symbolic targets and give each value mean 0 and variance 1."""
-    values = keras.layers.Flatten()(targets)
-    flat = outputs.reshape(len(outputs), -1)
-    if logarithm:
-        flat = np.log(np.maximum(flat, LEAST_PROBABILITY))
-        values = keras.ops.log(keras.ops.maximum(values, LEAST_PROBABILITY))
-    middle, spread = flat.mean(axis=0), flat.std(axis=0)
-    spread = np.maximum(spread, FAINTEST * spread.max()) if spread.any() else spread + 1
-    return keras.layers.Rescaling(1 / spread, -middle / spread)(values)
-
-
-def train(core, function, inputs, outputs, settings) -> dict:
-    """Train the core by Adam until held-out pairs are answered no better.
-
-    Parameters
-    ----------
-    core : keras.Model
-        From :func:`build_networks`. It is left with its best epoch's weights.
-    function : callable
-        The forward network, batch -> batch.
-    inputs, outputs : float32 arrays (M, ...)
-        The pairs, in random order.
-    settings : InverseNetwork
-
-    Returns
-    -------
-    dict
-        "loss" and "held_out_loss", lists with one number per epoch.
-    """
-    offset, scale = scaling(inputs)
-
-    def as_answers(inputs):
-        return ((inputs - offset) / scale).reshape(len(inputs), -1)
-
-    held_out = max(1, int(HELD_OUT * len(inputs)))
-    unseen = outputs[:held_out], as_answers(inputs[:held_out])
-    learned = inputs[held_out:], outputs[held_out:]
-    count = len(inputs) - held_out
-    batch = min(count, max(SMALLEST_BATCH, count // STEPS_PER_EPOCH), LARGEST_BATCH)
-    step, loss = compile_training(
-        core, is_image(inputs.shape[1:]), settings, count // batch
-    )
-    moving = settings.augment and is_image(inputs.shape[1:])
-    moving_epochs = int(MOVING_SHARE * settings.epochs) if moving else 0
-    random = np.random.default_rng(settings.seed)
-    history = {"loss": [], "held_out_loss": []}
-    for epoch in tqdm(
-        range(settings.epochs),
-        desc="training the inverse network",
-        unit="epoch",
-        delay=PROGRESS_AFTER_SECONDS,
-        disable=NO_PROGRESS,
-        leave=False,
-    ):
-        seen, targets = learned
-        if epoch < moving_epochs:
-            seen = moved(seen, random)
-            targets = outputs_of(function, seen)
-        answers = as_answers(seen)
-        # What does not fill a batch has its turn in another epoch.
-        rows = random.permutation(count)[: count // batch * batch].reshape(-1, batch)
-        losses = [float(step(targets[row], answers[row])) for row in rows]
-        history["loss"].append(float(np.mean(losses)))
-        history["held_out_loss"].append(float(loss(*unseen)))
-        check_loss(history["held_out_loss"][-1], settings.learning_rate)
-        best = int(np.argmin(history["held_out_loss"]))
-        if best == epoch:
-            weights = core.get_weights()
-        elif epoch - max(best, moving_epochs) >= PATIENCE:
-            break  # but not among moved images: answers jump once these end
-    core.set_weights(weights)
-    return history
 
 
 def outputs_of(function, inputs: np.ndarray) -> np.ndarray:
@@ -357,8 +241,185 @@ def outputs_of(function, inputs: np.ndarray) -> np.ndarray:
     return outputs
 
 
+def choose_logarithm(logarithm: bool | str, outputs: np.ndarray) -> bool:
+    """Decide whether to take logarithms, and refuse where there are none."""
+    positive = outputs.min() >= 0
+    if logarithm == "auto":
+        if not positive:
+            return False
+        flat, slack = outputs.reshape(len(outputs), -1), 1e-3
+        if decimals := decimals_of(outputs):  # each may be off by half of the last
+            slack = max(slack, floors(decimals)[1] * flat.shape[1])
+        return bool(np.abs(flat.sum(axis=1) - 1).max() <= slack)
+    if logarithm and not positive:
+        raise ValueError(
+            f"logarithm=True needs outputs that are not negative, but some are as low "
+            f'as {outputs.min():.3g}; leave logarithm="auto"'
+        )
+    return bool(logarithm)
+
+
+def decimals_of(values: np.ndarray) -> int | None:
+    """To how many decimals all values are rounded; None where they are exact."""
+    for decimals in range(MOST_DECIMALS + 1):
+        rounded = np.round(values.astype("float64"), decimals)
+        if (rounded.astype(values.dtype) == values).all():
+            return decimals
+    return None
+
+
+def floors(decimals: int | None) -> tuple[float, float]:
+    """The largest probability that is not known, and what it counts as then."""
+    half = 0.5 * 10.0 ** -(SEEN_DECIMALS if decimals is None else decimals)
+    return (LEAST_PROBABILITY if decimals is None else half), half
+
+
+_warned_of = None  # weak reference to the targets of the last warning
+
+
+def warn_where_rounded(targets: np.ndarray) -> None:
+    """Warn, once for all chunks of the same targets, that exact ones were learned."""
+    global _warned_of
+    whole = targets if targets.base is None else targets.base
+    decimals = decimals_of(targets)
+    if decimals is None or (_warned_of is not None and _warned_of() is whole):
+        return
+    _warned_of = weakref.ref(whole)
+    warnings.warn(
+        f"the targets are rounded to {decimals} decimals, and this InverseNetwork "
+        "learned from exact outputs. It answers better after learning from outputs "
+        "as you receive them: method.fit(lambda x: np.round(f(x), "
+        f"{decimals}), inputs)",
+        stacklevel=4,
+    )
+
+
+def build_networks(inputs, outputs, hidden, logarithm: bool, seed: int):
+    """Build the part that is trained, outputs of f to rows of answers, and all of g.
+
+    The answers are logits of pixels, or standardized values. Both share their weights.
+    """
+    layers, ops = keras.layers, keras.ops
+    seeds = iter(np.random.default_rng(seed).integers(2**31, size=len(hidden) + 1))
+    image = is_image(inputs.shape[1:])
+
+    def dense(width, name):
+        start = keras.initializers.GlorotUniform(seed=int(next(seeds)))
+        return layers.Dense(width, kernel_initializer=start, name=name)
+
+    targets = keras.Input(outputs.shape[1:], name="target")
+    values = standard = standardized(targets, outputs, logarithm)
+    for number, width in enumerate(hidden, start=1):
+        values = dense(width, f"hidden_{number}")(values)
+        if image:  # trains in half the epochs, but is less exact
+            normalize = layers.BatchNormalization(momentum=0.95, name=f"norm_{number}")
+            values = normalize(values)
+        values = layers.Activation("relu")(values)
+    if hidden:  # the last layer also sees the target: much of x is linear in y
+        values = layers.Concatenate()([standard, values])
+    values = dense(int(np.prod(inputs.shape[1:])), "values")(values)
+    offset, scale = scaling(inputs)
+    drawn = layers.Reshape(inputs.shape[1:])(ops.sigmoid(values) if image else values)
+    # Keras's Rescaling takes values for channels where these come first.
+    return keras.Model(targets, values), keras.Model(targets, drawn * scale + offset)
+
+
+def standardized(targets, outputs: np.ndarray, logarithm: bool):
+    """Flatten symbolic targets and give each value mean 0 and variance 1.
+
+    Where logarithms are taken, it is also told which probabilities are not known.
+    """
+    values = keras.layers.Reshape((-1,))(targets)
+    flat = outputs.reshape(len(outputs), -1)
+    if logarithm:
+        least, zero = floors(decimals_of(outputs))
+        unknown = values <= least
+        values = keras.ops.log(keras.ops.where(unknown, zero, values))
+        flat = np.log(np.where(flat > least, flat, zero))
+    center, spread = center_and_spread(flat)
+    values = values * (1 / spread) - center / spread
+    if logarithm:
+        unknown = keras.ops.cast(unknown, values.dtype)
+        values = keras.layers.Concatenate()([values, unknown])
+    return values
+
+
+def train(core, function, inputs, outputs, method: InverseNetwork) -> dict:
+    """Train the core by Adam until held-out pairs are answered no better.
+
+    The pairs come in random order; the core is left with its best epoch's weights.
+    """
+    offset, scale = scaling(inputs)
+    image = is_image(inputs.shape[1:])
+
+    def as_answers(inputs):
+        return ((inputs - offset) / scale).reshape(len(inputs), -1)
+
+    held_out = max(1, int(HELD_OUT * len(inputs)))
+    unseen = outputs[:held_out], as_answers(inputs[:held_out])
+    learned = inputs[held_out:], outputs[held_out:]
+    count = len(inputs) - held_out
+    batch = min(count, max(SMALLEST_BATCH, count // STEPS_PER_EPOCH), LARGEST_BATCH)
+    rate = keras.optimizers.schedules.CosineDecay(
+        method.learning_rate, method.epochs * (count // batch)
+    )
+    crossed = keras.losses.BinaryCrossentropy(from_logits=True)
+    loss = crossed if image else keras.losses.MeanSquaredError()
+    # XLA gains little here, and costs a second for each fit.
+    core.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)
+    moving_epochs = int(MOVING_SHARE * method.epochs) * (method.augment and image)
+    random = np.random.default_rng(method.seed)
+    history = {"loss": [], "held_out_loss": []}
+    for epoch in tqdm(
+        range(method.epochs),
+        desc="training the inverse network",
+        unit="epoch",
+        delay=PROGRESS_AFTER_SECONDS,
+        disable=NO_PROGRESS,
+        leave=False,
+    ):
+        seen, targets = learned
+        if epoch < moving_epochs:
+            seen = moved(seen, random)
+            targets = outputs_of(function, seen)
+        if method.logarithm_ and method.decimals_ is None:
+            targets = partly_rounded(targets, random)
+        # What does not fill a batch has its turn in another epoch.
+        rows = random.permutation(count)[: count // batch * batch].reshape(-1, batch)
+        answers = as_answers(seen)
+        core.reset_metrics()
+        for row in rows:
+            mean = core.train_on_batch(targets[row], answers[row])
+        history["loss"].append(float(mean))
+        history["held_out_loss"].append(float(loss(unseen[1], core(unseen[0]))))
+        if not np.isfinite(history["held_out_loss"][-1]):
+            raise RuntimeError(
+                "training diverged: the loss is no finite number. A smaller "
+                f"learning_rate than {method.learning_rate} usually helps."
+            )
+        best = int(np.argmin(history["held_out_loss"]))
+        if best == epoch:
+            weights = core.get_weights()
+        elif epoch - max(best, moving_epochs) >= PATIENCE:
+            break  # but not among moved images: answers jump once these end
+    core.set_weights(weights)
+    return history
+
+
+def partly_rounded(outputs: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Round some of the outputs (N, ...), each to some number of decimals."""
+    shape = len(outputs), *[1] * (outputs.ndim - 1)
+    scale = 10.0 ** random.integers(FEWEST_DECIMALS, SEEN_DECIMALS + 1, shape)
+    rounded = np.round(outputs * scale) / scale
+    kept = random.random(shape) >= ROUNDED_SHARE
+    return np.where(kept, outputs, rounded).astype("float32")
+
+
 def moved(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Turn, zoom, shear and shift each image (N, height, width, channels) a little."""
+    first = keras.config.image_data_format() == "channels_first"
+    if first and images.shape[1] < images.shape[3]:
+        return np.moveaxis(moved(np.moveaxis(images, 1, 3), random), 3, 1)
     height, width = images.shape[1:3]
 
     def draw(largest):
@@ -375,41 +436,9 @@ def moved(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
         [across_x, down_x, shift_x, across_y, down_y, shift_y, none, none], axis=1
     )
     return keras.ops.image.affine_transform(
-        images, matrices.astype("float32"), "bilinear", "nearest"
+        images,
+        matrices.astype("float32"),
+        "bilinear",
+        "nearest",
+        data_format="channels_last",
     ).numpy()
-
-
-def compile_training(core, image: bool, settings, steps_per_epoch: int):
-    """Compile one step of Adam; beside it the loss that it lowers, not compiled."""
-    rate = keras.optimizers.schedules.CosineDecay(
-        settings.learning_rate, settings.epochs * steps_per_epoch
-    )
-    optimizer = keras.optimizers.Adam(rate)
-    weights = core.trainable_variables
-    optimizer.build(weights)
-
-    def loss(targets, answers, training=False):
-        drawn = core(targets, training=training)
-        if image:
-            error = tf.nn.sigmoid_cross_entropy_with_logits(answers, drawn)
-        else:
-            error = (answers - drawn) ** 2
-        return tf.reduce_mean(error)
-
-    @tf.function  # XLA gains little here, and costs a second for each fit
-    def step(targets, answers):
-        with tf.GradientTape() as tape:
-            value = loss(targets, answers, training=True)
-        optimizer.apply(tape.gradient(value, weights), weights)
-        return value
-
-    return step, loss
-
-
-def check_loss(loss: float, learning_rate: float) -> None:
-    """Stop a training that diverges, and say what to do."""
-    if not np.isfinite(loss):
-        raise RuntimeError(
-            f"training diverged: the loss is {loss}. A smaller learning_rate than "
-            f"{learning_rate} usually helps."
-        )

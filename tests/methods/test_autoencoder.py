@@ -9,13 +9,13 @@ import netinvert as ni
 from netinvert.data import read_asset
 from netinvert.methods.autoencoder import (
     AutoencoderInversion,
-    Drawing,
     Sample,
     build_autoencoder,
     digits_autoencoder,
     fit_regression,
     train_autoencoder,
 )
+from netinvert.methods.gradient import Drawing
 
 GOALS = {  # PSNR in dB, SSIM and evaluator accuracy, of the default search
     "logits": (15.4, 0.63, 0.90),

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import netinvert as ni
-from netinvert.methods.inverse_network import digits_inverse, moved, standardised
+from netinvert.methods.inverse_network import digits_inverse, moved, standardized
 
 TINY = {"hidden": (32,), "epochs": 4}
 
@@ -132,11 +132,11 @@ def test_the_logarithm_of_such_a_softmax_is_refused_with_advice(digits):
 
 
 @pytest.mark.parametrize(("layer", "logarithm"), [("logits", False), ("softmax", True)])
-def test_it_sees_the_targets_standardised(digits, mlp, layer, logarithm):
+def test_it_sees_the_targets_standardized(digits, mlp, layer, logarithm):
     outputs = ni.tap(mlp, layer)(digits[0][:500]).numpy()
     targets = keras.Input((10,))
-    view = keras.Model(targets, standardised(targets, outputs, logarithm))
-    seen = view(outputs).numpy()
+    view = keras.Model(targets, standardized(targets, outputs, logarithm))
+    seen = view(outputs).numpy()[:, :10]  # the rest says which are not known
     np.testing.assert_allclose(seen.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(seen.std(axis=0), 1, rtol=1e-3)
 
