@@ -1,5 +1,8 @@
 """Search in the code of an autoencoder, and the start that a regression finds."""
 
+import copy
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -192,6 +195,21 @@ def test_while_training_a_code_is_drawn_and_its_divergence_joins_the_loss():
     divergence = 2**2 / 2 + (np.e - 1 - 1) / 2
     np.testing.assert_allclose(sample.losses, [0.5 * divergence], rtol=1e-5)
     np.testing.assert_array_equal(sample(statistics), statistics[:, :2])
+
+
+@pytest.mark.parametrize("variational", [True, False])
+def test_a_copy_answers_like_the_one_that_was_fitted(variational, logits, digits):
+    (x_train, _), (x_test, _) = digits
+    own = train_autoencoder(x_train[:200], 4, variational, epochs=1)
+    targets = logits(x_test[:3]).numpy()
+    method = AutoencoderInversion(own, steps=5).fit(logits, x_train[:200])
+    expected = ni.invert(logits, targets, method).inputs
+    for twin in (copy.deepcopy(method), pickle.loads(pickle.dumps(method))):
+        found = ni.invert(logits, targets, twin).inputs
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    fresh = pickle.loads(pickle.dumps(AutoencoderInversion(own, steps=5)))
+    found = ni.invert(logits, targets, fresh.fit(logits, x_train[:200])).inputs
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_pictures_of_any_shape_are_drawn_in_the_range_of_those_seen():
