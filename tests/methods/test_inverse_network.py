@@ -266,7 +266,8 @@ SETTINGS = """
 import keras, numpy as np
 keras.config.{setting}
 import netinvert as ni
-digits, vectors = ni.load_mnist()[0][0][:400], np.random.default_rng(0).normal(size=(400, 3))
+digits = ni.load_mnist()[0][0][:400]
+vectors = np.random.default_rng(0).normal(size=(400, 3))
 for shape in {shapes}:
     images = digits.reshape(-1, *shape)
     ends = keras.layers.Reshape((784,)), keras.layers.Dense(30)
