@@ -20,6 +20,7 @@ import io
 import shlex
 import sys
 import time
+import zlib
 from dataclasses import astuple, replace
 from pathlib import Path
 
@@ -174,8 +175,8 @@ def run(units: list[Unit], images: int, out: Path, command: str) -> pd.DataFrame
     the record. A ValueError tells what is wrong with the folder or a file in it.
     """
     check_folder(out, images)
-    with open(out / "commands.txt", "a", encoding="utf-8") as file:
-        file.write(command + "\n")
+    name = f"{zlib.crc32(command.encode()):08x}.txt"
+    put(out / "commands" / name, command.encode())
     for unit in (bar := tqdm(units, unit="result", leave=False)):
         bar.set_description(f"{unit.network} {unit.tap}: {unit.method}")
         finish(unit, images, out)
@@ -207,7 +208,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         table = run(units, size["images"], out, command_of(options.full, axes))
     except (ValueError, OSError) as error:
-        sys.exit(str(error))
+        sys.exit(f"{error}\nWhat is done stays in {out}.")
     except KeyboardInterrupt:
         sys.exit("Interrupted. The same command goes on from here.")
     if not any(arrays_in(unit.path(out)) for unit in units):

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -146,9 +147,9 @@ def save_table(out: Path) -> pd.DataFrame:
         rounded |= {"accuracy": values["accuracy"].astype(bool)}
         rounded |= {"units": np.array([unit["unit"] for unit in units])}
         content = {".csv": text.encode(), ".npz": packed(**rounded)}
-        commands = (out / "commands.txt").read_text(encoding="utf-8").splitlines()
+        commands = sorted((out / "commands").glob("*.txt"), key=os.path.getmtime)
         facts |= {
-            "commands": list(dict.fromkeys(commands)),
+            "commands": [path.read_text(encoding="utf-8") for path in commands],
             "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
             "inverted": f"test digits 0 to {facts['images'] - 1}",
             "settings": f"by test digits {VALIDATION.start} to {VALIDATION.stop - 1}",

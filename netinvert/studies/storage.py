@@ -93,7 +93,7 @@ def check_folder(out: Path, images: int) -> None:
             f"{out} belongs to another configuration ({'; '.join(parts)}): its "
             "results cannot be mixed with new ones; choose another --out"
         )
-    for name in ("units", "networks"):
+    for name in ("commands", "networks", "units"):
         (out / name).mkdir(exist_ok=True)
 
 

@@ -129,7 +129,6 @@ def write_unit(out: Path, unit: Unit, images: int = 7, **changes) -> Path:
 )
 def test_a_number_in_a_unit_that_is_none_names_the_file(tmp_path, measure, value):
     storage.check_folder(tmp_path, images=7)
-    (tmp_path / "commands.txt").write_text("python -m netinvert.studies.benchmark\n")
     write_unit(tmp_path, Unit("mlp", 0, "logits", "ridge", 500))
     results.save_table(tmp_path)
     before = (tmp_path / "table.csv").read_bytes()
@@ -147,7 +146,6 @@ def test_a_number_in_a_unit_that_is_none_names_the_file(tmp_path, measure, value
 
 def test_a_unit_that_comes_while_the_table_is_written_is_in_it(tmp_path, monkeypatch):
     storage.check_folder(tmp_path, images=7)
-    (tmp_path / "commands.txt").write_text("python -m netinvert.studies.benchmark\n")
     write_unit(tmp_path, Unit("mlp", 0, "logits", "ridge", 500))
     table_of = results.table_of
 
