@@ -18,6 +18,14 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 SAY_WHERE := printf '%s\n' 'The book: file://$(CURDIR)/_build/html/index.html' \
   'To serve it at http://localhost:8000: $(BIN)/python -m http.server -d _build/html'
 
+EXPLAIN := printf '%s\n' \
+  'The packages of requirements.txt could not be installed: either this environment' \
+  'is new, or the list has changed since, and pip needs a network for what is missing.' \
+  'Nothing was changed. What pip said is in .venv/pip.log.' \
+  '  With a network (or its proxy in https_proxy): run the same command again.' \
+  '  Without: go back to the revision that you had (git checkout); or keep what is' \
+  '  installed and try it with the files of now: touch $(READY)'
+
 .PHONY: book test html notebooks lab bench lint clean
 .DELETE_ON_ERROR:
 
@@ -53,10 +61,12 @@ clean:
 	rm -rf _build .venv .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): requirements.txt constraints.txt pyproject.toml
+# pip fetches everything before it changes anything, so that a failure leaves an old
+# environment as it was; a new one is unfinished until $@ is written.
+$(READY): requirements.txt binder/requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit("The book needs Python 3.10 to 3.13; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 ...")'
 	@echo "Installing into .venv (a few minutes the first time) ..."
 	@test -e $@ || $(PYTHON) -m venv --clear .venv
 	@# setuptools would warn that an editable installation is editable
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt 2> .venv/pip.log || { $(EXPLAIN); exit 1; }
 	@touch $@
