@@ -1,11 +1,9 @@
 """Figures in one style: grids of images, curves of a search, curves of a study.
 
 Every function returns a :class:`Picture`; as the last line of a notebook cell it
-shows once. Pictures are transparent, with ink and colors between light and dark, so
-that they read the same on a white page and on a black one; they are as wide as a
-book's column and lettered for a phone. In images, dark is much: 0 is white and 1 is
-black. The colors follow those of Okabe and Ito, which color-blind readers can tell
-apart; markers and line styles differ as well.
+shows once. Pictures are transparent, with an ink that reads on a white page and on a
+black one, as wide as a book's column and lettered for a phone. In images, dark is
+much: 0 is white and 1 is black. Markers and line styles differ as well as colors.
 """
 
 from __future__ import annotations
@@ -15,8 +13,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from cycler import cycler
-from matplotlib import colormaps, style
+from matplotlib import colormaps, rc_params_from_file, style
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.container import Container
@@ -26,10 +23,10 @@ from matplotlib.text import Text
 from matplotlib.ticker import NullLocator
 from PIL import Image
 
+from netinvert.data import ASSETS
 from netinvert.metrics import mean_and_interval
 
 WIDTH = 5.6  # inches: 728 pixels, the width of the book's column
-DOTS_PER_INCH = 130
 MOST_COLUMNS = 16
 LARGEST_CELL = 1.1  # inches
 LINE = 0.2  # inches: the height of a caption
@@ -37,38 +34,12 @@ EDGE = 0.05  # inches
 CELL_GAP = 0.03  # inches
 ABOVE = 6  # with more images than this in a row, its label stands above them
 OUTSIDE = 0.05  # share of the range; pixels further outside it are drawn in color
-INK = "#767676"  # 4.5 times as dark as white, 4.6 times as light as black
-COLORS = ("#0077BB", "#D55E00", "#009E73", "#C4609A", "#A87A00", "#4A8FBF", INK)
-COLOURS = COLORS  # until every chapter says COLORS
+STYLE = rc_params_from_file(ASSETS / "book.mplstyle", use_default_template=False)
+INK = STYLE["text.color"]
+COLORS = COLOURS = tuple(STYLE["axes.prop_cycle"].by_key()["color"])
+QUIET = INK  # until no chapter says QUIET or COLOURS
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":", (0, (8, 2)), (0, (1, 1)))
-INKED = (
-    "text.color",
-    "axes.labelcolor",
-    "axes.edgecolor",
-    "xtick.color",
-    "ytick.color",
-)
-STYLE = {
-    **dict.fromkeys(INKED, INK),
-    "font.size": 11,
-    "axes.labelsize": 11,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": INK,
-    "grid.alpha": 0.25,
-    "axes.axisbelow": True,
-    "axes.prop_cycle": cycler(color=COLORS),
-    "lines.linewidth": 1.8,
-    "lines.markersize": 6,
-    "figure.dpi": DOTS_PER_INCH,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-}
 LEGEND = {"ncols": 3, "frameon": False, "fontsize": 10}
 OVER, UNDER = "#D55E00", "#56B4E9"
 GREYS = colormaps["gray_r"].with_extremes(over=OVER, under=UNDER)
@@ -163,26 +134,29 @@ def compare(
         The values of white and of black. Grey pixels that lie above by more than
         5 % of the range are drawn orange, as far below blue.
 
-    Returns
-    -------
-    Picture
-
     Raises
     ------
     ValueError
-        If the rows hold no images, differ in length or are more than 16 wide,
-        if a value is not finite, or if captions or titles do not fit.
+        If the rows are no images, too many or not finite, or the texts do not fit.
     """
-    rows = _rows_of(rows)
-    captions = {} if captions is None else captions
-    if not isinstance(captions, Mapping):
-        raise ValueError(f"captions must be a dict of label to texts, got {captions!r}")
-    if not captions.keys() <= rows.keys():
-        raise ValueError(f"captions for {list(captions)}, but rows for {list(rows)}")
-    _check_range(bounds)
-    across = _count_columns(rows)
+    rows, across = _checked(rows)
+    captions = captions or {}
+    if not isinstance(captions, Mapping) or not captions.keys() <= rows.keys():
+        raise ValueError(
+            "captions must be a dict of label to texts, its labels among "
+            f"{list(rows)}; got {captions!r}"
+        )
+    if np.shape(bounds) != (2,) or not np.isfinite(bounds).all() or not np.ptp(bounds):
+        raise ValueError(
+            "bounds must be two different numbers, the values of white and of black; "
+            f"got {bounds!r}"
+        )
     for label, images in rows.items():
-        _check_images(label, images)
+        if images.ndim != 4 or images.shape[-1] not in (1, 3):
+            raise ValueError(
+                f"row {label!r} must hold images, shape (N, height, width, 1 or 3); "
+                f"got {images.shape}. Draw other inputs with vectors."
+            )
     heads = across > ABOVE
     longest = max(len(word) for label in rows for word in _wrap(label))
     above = [LINE * bool(heads and str(label)) for label in rows]
@@ -225,18 +199,12 @@ def vectors(
     titles : N strings or numbers, optional
         Set above the panels.
 
-    Returns
-    -------
-    Picture
-
     Raises
     ------
     ValueError
-        If the rows are no vectors, differ in shape or are more than 16, if a
-        value is not finite, or if names or titles do not fit.
+        If the rows are no vectors, too many or not finite, or the texts do not fit.
     """
-    rows = _rows_of(rows)
-    panels = _count_columns(rows)
+    rows, panels = _checked(rows)
     shapes = {values.shape for values in rows.values()}
     if len(shapes) > 1 or any(len(shape) != 2 for shape in shapes):
         raise ValueError(f"vectors needs rows of one shape (N, d), got {shapes}")
@@ -248,15 +216,14 @@ def vectors(
         grid = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
     for axes in grid[panels:]:
         axes.set_axis_off()
-    for panel, (axes, title) in enumerate(
-        zip(grid, _texts(titles, panels), strict=False)
-    ):
+    names = _texts(places if names is None else names, len(places))
+    for panel, title in enumerate(_texts(titles, panels)):
         for number, (label, values) in enumerate(rows.items()):
             look = _look(number) | {"linestyle": ""}
-            axes.plot(places, values[panel], label=label, **look)
-        axes.set_title(title, fontsize=10)
-        axes.set_xticks(places, _texts(places if names is None else names, len(places)))
-        axes.margins(x=0.15)
+            grid[panel].plot(places, values[panel], label=label, **look)
+        grid[panel].set_title(title, fontsize=10)
+        grid[panel].set_xticks(places, names)
+        grid[panel].margins(x=0.15)
     if len(rows) > 1:
         handles = grid[0].get_lines()
         figure.legend(handles=handles, loc="outside upper left", **LEGEND)
@@ -296,8 +263,7 @@ def history(results, ylabel: str = "objective") -> Picture:
         steps, values = result.history["step"], result.history["objective"]
         low, middle, high = np.percentile(values, [10, 50, 90], axis=1)
         look = _look(number) | {"marker": ""}
-        axes.plot(steps, middle, label=label, **look)
-        axes.fill_between(steps, low, high, color=look["color"], alpha=0.18, lw=0)
+        _draw_band(axes, steps, (low, middle, high), look, label)
         lowest = min(lowest, np.min(values))
     if lowest >= 0:
         axes.set_yscale("log", nonpositive="clip")
@@ -326,10 +292,6 @@ def curve(
     floors : dict of label to number, optional
         Grey lines across, such as ``{"class mean": 13.0}``.
 
-    Returns
-    -------
-    Picture
-
     Raises
     ------
     ValueError
@@ -345,18 +307,17 @@ def curve(
                 f"{label!r} must hold finite values of shape (R, {len(x)}), one "
                 f"column per setting; got shape {np.shape(values[label])}"
             )
-        look, middle, half = _look(number), rows.mean(axis=0), None
-        if len(rows) > 1:
-            half = np.array([mean_and_interval(column)[1] for column in rows.T])
+        middle = rows.mean(axis=0)
+        half = [
+            mean_and_interval(column)[1] if len(rows) > 1 else 0 for column in rows.T
+        ]
         if named:
             aside = places + 0.12 * (number - (len(values) - 1) / 2)
-            look["linestyle"] = ""
+            look = _look(number) | {"linestyle": ""}
             axes.errorbar(aside, middle, half, label=label, **look)
-            continue
-        axes.plot(places, middle, label=label, **look)
-        if half is not None:
-            ends = middle - half, middle + half
-            axes.fill_between(places, *ends, color=look["color"], alpha=0.18, lw=0)
+        else:
+            band = middle - half, middle, middle + half
+            _draw_band(axes, places, band, _look(number), label)
     for label, floor in (floors or {}).items():
         axes.axhline(floor, color=INK, linewidth=1.2, linestyle=":")
         at = {"xy": (1, floor), "xycoords": axes.get_yaxis_transform()}
@@ -375,67 +336,37 @@ def label_ends(axes: Axes) -> Picture:
     ----------
     axes : matplotlib.axes.Axes
         From :func:`axes_for`, its lines drawn with ``label=``, its scales chosen.
-
-    Returns
-    -------
-    Picture
     """
+    to_share = axes.transData + axes.transAxes.inverted()  # of the axes' height
     ends = []
     for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
         line = handle[0] if isinstance(handle, Container) else handle
         at = np.transpose(line.get_data())[-1]
-        height = axes.transAxes.inverted().transform(axes.transData.transform(at))[1]
-        ends.append((height, "\n".join(_wrap(label)), at, line.get_color()))
+        ends.append((to_share.transform(at)[1], _wrap(label), at, line.get_color()))
     ends.sort(key=lambda end: end[0])
     inches = 0.75 * axes.figure.get_figheight()
-    room = np.array([0.19 * (1 + text.count("\n")) / inches for _, text, _, _ in ends])
+    room = np.array([0.19 * len(lines) / inches for _, lines, _, _ in ends])
+    gaps = np.append(0, np.cumsum((room[1:] + room[:-1]) / 2))
     heights = np.array([height for height, *_ in ends])
-    for upper in range(1, len(ends)):  # pushed up by the one below
-        gap = room[upper - 1 : upper + 1].mean()
-        heights[upper] = max(heights[upper], heights[upper - 1] + gap)
-    heights[-1:] = np.minimum(heights[-1:], 1)
-    for lower in reversed(range(len(ends) - 1)):  # and back down from the top
-        gap = room[lower : lower + 2].mean()
-        heights[lower] = min(heights[lower], heights[lower + 1] - gap)
-    for height, (_, text, at, color) in zip(heights, ends, strict=True):
-        axes.annotate(
-            text,
-            at,
-            (1.04, height),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=10,
-            arrowprops={"arrowstyle": "-", "color": color, "shrinkB": 5, "alpha": 0.6},
-        )
+    heights = gaps + np.maximum.accumulate(heights - gaps)  # pushed up by those below
+    heights = np.minimum(heights, 1 - (gaps[-1] - gaps))  # and down by the top
+    line = {"arrowstyle": "-", "shrinkB": 5, "alpha": 0.6}
+    for height, (_, lines, at, color) in zip(heights, ends, strict=True):
+        where = {"xytext": (1.04, height), "textcoords": "axes fraction"}
+        text = {"text": "\n".join(lines), "va": "center", "fontsize": 10}
+        axes.annotate(xy=at, **where, **text, arrowprops=line | {"color": color})
     return axes.figure
 
 
 def inversion_figure(result) -> Picture:
-    """Draw the first reconstructions of a result, each with its output error.
-
-    Parameters
-    ----------
-    result : Inversion
-        At most its first 16 inputs are drawn: images as a grid, other inputs as
-        marks.
-
-    Returns
-    -------
-    Picture
-    """
-    inputs = np.asarray(result.inputs[:MOST_COLUMNS])
-    errors = [f"{error:.1e}" for error in result.residual[:MOST_COLUMNS]]
+    """Draw the first 8 reconstructions of an Inversion, each with its output error."""
+    inputs = np.asarray(result.inputs[:8])
+    errors = [f"{error:.1e}" for error in result.residual[:8]]
     if inputs.ndim != 4 or inputs.shape[-1] not in (1, 3):
         flat = inputs.reshape(len(inputs), -1)
         return vectors({"reconstruction": flat}, titles=errors)
     bounds = min(0.0, inputs.min()), max(1.0, inputs.max())
-    across = min(8, len(inputs))
-    below = [LINE] * -(-len(inputs) // across)
-    axes, corners, cell = _paper([0] * len(below), below, across, EDGE)
-    places = corners.reshape(-1, 2)[: len(inputs)]
-    for place, image, error in zip(places, inputs, errors, strict=True):
-        _draw_image(axes, place, cell, image, bounds, error)
-    return axes.figure
+    return compare({"": inputs}, captions={"": errors}, bounds=bounds)
 
 
 def _paper(above, below, across, margin) -> tuple[Axes, np.ndarray, float]:
@@ -477,8 +408,14 @@ def _draw_image(axes, place, cell, image, bounds, caption) -> None:
     axes.text(left + width / 2, place[1] - 0.03, caption, ha="center", va="top")
 
 
+def _draw_band(axes, x, band, look, label) -> None:
+    low, middle, high = band
+    axes.plot(x, middle, label=label, **look)
+    axes.fill_between(x, low, high, color=look["color"], alpha=0.18, lw=0)
+
+
 def _look(number: int) -> dict:
-    """Colour, marker and line style of the number-th label."""
+    """Color, marker and line style of the number-th label."""
     kinds = {"color": COLORS, "marker": MARKERS, "linestyle": LINES}
     return {kind: choices[number % len(choices)] for kind, choices in kinds.items()}
 
@@ -496,29 +433,14 @@ def _texts(values, count: int) -> list[str]:
     return [v if isinstance(v, str) else f"{v:.3g}" for v in values]
 
 
-def _rows_of(rows) -> dict[str, np.ndarray]:
+def _checked(rows) -> tuple[dict[str, np.ndarray], int]:
+    """Return the rows as arrays of one length, and that length."""
     if not isinstance(rows, Mapping):
         raise ValueError(
             "what to draw must be a dict of label to array, such as "
             f'{{"originals": images}}; got {type(rows).__name__}'
         )
-    return {label: np.asarray(values) for label, values in rows.items()}
-
-
-def _check_range(bounds) -> None:
-    try:
-        low, high = map(float, bounds)
-        fits = np.isfinite([low, high]).all() and low != high
-    except (TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise ValueError(
-            "bounds must be two different numbers, the values of white and of black; "
-            f"got {bounds!r}"
-        )
-
-
-def _count_columns(rows) -> int:
+    rows = {label: np.asarray(values) for label, values in rows.items()}
     lengths = {label: len(values) for label, values in rows.items()}
     counts = set(lengths.values())
     if len(counts) != 1 or not 1 <= max(counts) <= MOST_COLUMNS:
@@ -529,12 +451,4 @@ def _count_columns(rows) -> int:
     for label, values in rows.items():
         if not np.isfinite(values).all():
             raise ValueError(f"row {label!r} has values that are not finite")
-    return max(counts)
-
-
-def _check_images(label, images) -> None:
-    if images.ndim != 4 or images.shape[-1] not in (1, 3):
-        raise ValueError(
-            f"row {label!r} must hold images, shape (N, height, width, 1 or 3); got "
-            f"{images.shape}. Draw other inputs with vectors."
-        )
+    return rows, max(counts)

@@ -161,16 +161,16 @@ def test_vectors_are_drawn_one_panel_per_input():
 
 
 @pytest.mark.parametrize("shape", [(40, 28, 28, 1), (5, 28, 28, 1), (40, 7), (3, 2, 2)])
-def test_a_result_shows_at_most_sixteen_inputs_with_their_errors(shape):
+def test_a_result_shows_at_most_eight_inputs_with_their_errors(shape):
     result = SimpleNamespace(inputs=np.zeros(shape), residual=np.full(shape[0], 2e-7))
     axes = plots.inversion_figure(result).axes
     if len(shape) == 4:
         shown = len(axes[0].get_images())
-        texts = [text.get_text() for text in axes[0].texts]
+        texts = [text.get_text() for text in axes[0].texts if text.get_text()]
     else:
         shown = sum(one.axison for one in axes)
         texts = [one.get_title() for one in axes if one.axison]
-    assert shown == min(16, shape[0])
+    assert shown == min(8, shape[0])
     assert texts == ["2.0e-07"] * shown
 
 
@@ -219,7 +219,7 @@ def test_ten_digits_in_a_row_are_64_pixels_wide(images):
     """On a screen of 1,280 pixels the book's column has 712 of the 728."""
     axes = plots.compare({"a label of some length": np.tile(images, (3, 1, 1, 1))[:10]})
     left, right, *_ = axes.axes[0].get_images()[0].get_extent()
-    assert (right - left) * plots.DOTS_PER_INCH * 712 / 728 >= 64
+    assert (right - left) * plots.STYLE["figure.dpi"] * 712 / 728 >= 64
 
 
 def test_labels_stand_at_the_ends_of_their_lines_and_do_not_touch():
@@ -250,7 +250,7 @@ def test_categories_are_dots_without_a_line_between_them():
         ({"a": np.zeros((17, 8, 8, 1))}, {}, r"1 to 16; got \{'a': 17\}"),
         ({"a": np.zeros((2, 8, 8, 1)), "b": np.zeros((3, 8, 8, 1))}, {}, "'b': 3"),
         ({"a": np.full((2, 8, 8, 1), np.nan)}, {}, "'a' has values that are not"),
-        ({"a": np.zeros((2, 8, 8, 1))}, {"captions": {"b": [1, 2]}}, r"\['b'\]"),
+        ({"a": np.zeros((2, 8, 8, 1))}, {"captions": {"b": [1, 2]}}, r"\['a'\]"),
         ({"a": np.zeros((2, 8, 8, 1))}, {"titles": ["one"]}, "2 captions or titles"),
         ({}, {}, r"got \{\}"),
         (np.zeros((2, 8, 8, 1)), {}, "dict of label to array.*got ndarray"),
