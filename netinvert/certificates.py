@@ -18,15 +18,26 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
-from numbers import Rational
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 FORMAT = "netinvert certificate, version 1"
+# What a certificate may need. The largest that were found honestly, of 512 equations,
+# take 30,000 bits and 6 MB; what is within these bounds is read in seconds.
+MOST_BITS = 2**18  # of a numerator or denominator, also a common one
+MOST_BYTES = 2**24  # of a file
+FLOATS = ("float16", "float32", "float64")
+KINDS = {  # the fields that each kind of layer uses, and the axes of its values
+    "reshape": ((), None),
+    "relu": (("slope",), None),
+    "average": (("window", "strides", "padding"), 3),
+    "dense": (("kernel", "bias"), 1),
+    "convolution": (("kernel", "bias", "window", "strides", "padding"), 3),
+}
 
 
 class Refused(ValueError):
@@ -97,6 +108,7 @@ def verify(certificate: Certificate, layers: Sequence[Layer]) -> str:
     Parameters
     ----------
     certificate : Certificate
+        Its numbers are Python's ``int`` and ``Fraction``: others may overflow.
     layers : sequence of Layer
         The network, from :func:`netinvert.fibers.layers_of` or written by hand.
 
@@ -108,29 +120,34 @@ def verify(certificate: Certificate, layers: Sequence[Layer]) -> str:
     Raises
     ------
     Refused
-        With the reason, if the claim is false or about another network.
+        With the reason, if the claim is false, about another network, larger than
+        what is checked here, or if a layer is none that can be run exactly.
     ValueError
         If ``layers`` is no list of layers.
     """
     if isinstance(layers, str) or not isinstance(layers, Sequence):
         got = type(layers).__name__
     else:
-        got = next((type(x).__name__ for x in layers if not isinstance(x, Layer)), "")
+        got = next((type(x).__name__ for x in layers if type(x) is not Layer), "")
     if got:
         raise ValueError(
             "verify needs a list of Layer, from netinvert.fibers.layers_of(model) or "
             f"written by hand; got {got}"
         )
-    if not isinstance(certificate, Certificate):
+    if type(certificate) is not Certificate:
         raise ValueError(f"verify needs a Certificate, got {certificate!r:.80}")
-    check_form(certificate)
+    certificate = checked(certificate)
     names = [layer.name for layer in layers]
     if certificate.layer not in names:
         raise Refused(f"the network has no layer {certificate.layer!r}, only {names}")
     layers = layers[: names.index(certificate.layer) + 1]
+    first, second, shape = certificate.first, certificate.second, certificate.shape
+    given = shape
+    for layer in layers:
+        check_layer(layer, given)
+        given = layer.shape
     if fingerprint(layers) != certificate.network:
         raise Refused("the certificate is about a network with other weights or layers")
-    first, second, shape = certificate.first, certificate.second, certificate.shape
     if first == second:
         raise Refused("the two inputs are the same")
     for name, pixels in {"first": first, "second": second}.items():
@@ -148,19 +165,106 @@ def verify(certificate: Certificate, layers: Sequence[Layer]) -> str:
     )
 
 
-def check_form(certificate: Certificate) -> None:
-    """Refuse a certificate whose fields are not of the types that prove something."""
-    shape = certificate.shape
-    if not (isinstance(shape, tuple) and all(type(n) is int and n > 0 for n in shape)):
-        raise Refused(f"{shape} is no shape: it must be a tuple of positive integers")
+def checked(certificate: Certificate) -> Certificate:
+    """Return a certificate in lowest terms; refuse fields that prove nothing."""
+    if not is_shape(certificate.shape):
+        raise Refused(
+            f"{certificate.shape} is no shape: it must be a tuple of positive integers"
+        )
+    fields = {}
     for name in ("first", "second", "values"):
         numbers = getattr(certificate, name)
-        if not isinstance(numbers, tuple):  # a list never equals a tuple
+        if type(numbers) is not tuple:  # a list never equals a tuple
             raise Refused(f"{name} is no tuple of fractions")
-        if not all(isinstance(number, Rational) for number in numbers):
+        if None in (numbers := tuple(map(in_lowest_terms, numbers))):
             raise Refused(f"{name} holds other numbers than fractions")
-    if not all(isinstance(x, Rational) for x in (certificate.low, certificate.high)):
+        below = 1
+        for number in numbers:
+            below = math.lcm(below, number.denominator)
+            check_bits(f"the common denominator of {name}", below, number.numerator)
+        fields[name] = numbers
+    for name in ("low", "high"):
+        fields[name] = in_lowest_terms(getattr(certificate, name))
+    if None in (fields["low"], fields["high"]):
         raise Refused("the box has other ends than fractions")
+    return replace(certificate, **fields)
+
+
+def in_lowest_terms(number: object) -> Fraction | None:
+    """Return a number made of Python integers only; None for any other."""
+    if type(number) not in (int, Fraction):
+        return None
+    above, below = number.numerator, number.denominator
+    if type(above) is not int or type(below) is not int or below < 1:
+        return None  # a Fraction of NumPy's integers, which overflow
+    return Fraction(above, below)
+
+
+def check_bits(what: str, *numbers: int) -> None:
+    """Refuse integers with which no honest certificate needs to reckon."""
+    bits = max(number.bit_length() for number in numbers)
+    if bits > MOST_BITS:
+        raise Refused(f"{what} takes {bits} bits, and at most {MOST_BITS} are reckoned")
+
+
+def is_shape(shape: object, axes: int | None = None) -> bool:
+    return (
+        type(shape) is tuple
+        and all(type(n) is int and n > 0 for n in shape)
+        and axes in (None, len(shape))
+    )
+
+
+def check_layer(layer: Layer, given: tuple[int, ...]) -> None:
+    """Refuse a layer that cannot be run exactly on a shape, and say why."""
+    name, kind, shape = f"layer {layer.name!r}", layer.kind, layer.shape
+    if type(layer.name) is not str or type(kind) is not str or kind not in KINDS:
+        raise Refused(f"{name} is of unknown kind {kind!r}")
+    used, axes = KINDS[kind]
+    for field, usual in Layer._field_defaults.items():
+        value = getattr(layer, field)
+        if field not in used and (type(value) is not type(usual) or value != usual):
+            raise Refused(f"{name} has a {field}, which a {kind} does not use")
+    if type(layer.slope) not in (int, float) or not math.isfinite(layer.slope):
+        raise Refused(f"{name} has no finite slope, but {layer.slope!r:.80}")
+    if type(layer.padding) is not str or layer.padding not in ("valid", "same"):
+        raise Refused(f"{name} has padding {layer.padding!r}, not 'valid' or 'same'")
+    if not is_shape(layer.window, 2) or not is_shape(layer.strides, 2):
+        raise Refused(f"{name} needs two positive integers as window and as strides")
+    if not is_shape(shape, axes):
+        raise Refused(f"{name} has no shape of positive integers, but {shape!r:.80}")
+    if axes not in (None, len(given)):
+        raise Refused(f"{name} takes another shape than {given}")
+    wanted = given
+    if kind == "reshape":
+        wanted = shape if math.prod(shape) == math.prod(given) else None
+    elif kind != "relu":
+        outer = layer.window if axes == 3 else ()
+        if kind != "average":
+            check_array(layer, "kernel", (*outer, given[-1], shape[-1]))
+            check_array(layer, "bias", shape[-1:])
+        if any(window > 2 * size for window, size in zip(outer, given, strict=False)):
+            raise Refused(f"{name} has a window {outer} beyond inputs {given}")
+        counts = [count for count, *_ in windows(layer, given)] if axes == 3 else []
+        wanted = (*counts, given[-1] if kind == "average" else shape[-1])
+    if shape != wanted:
+        raise Refused(f"{name} takes {given} and does not give shape {shape}")
+
+
+def check_array(layer: Layer, field: str, shape: tuple[int, ...]) -> None:
+    """Refuse weights that are no finite floats, or not of the shape needed."""
+    array = getattr(layer, field)
+    if type(array) is not np.ndarray or array.dtype.name not in FLOATS:
+        raise Refused(
+            f"layer {layer.name!r} has no {field} of floats: it must be a NumPy array "
+            f"of {' or '.join(FLOATS)}"
+        )
+    if array.shape != shape:
+        raise Refused(
+            f"layer {layer.name!r} has a {field} of shape {array.shape}, not {shape}"
+        )
+    if not np.isfinite(array).all():
+        raise Refused(f"layer {layer.name!r} has a {field} that is not finite")
 
 
 def exact_values(
@@ -174,14 +278,7 @@ def exact_values(
     above = [pixel.numerator * (below // pixel.denominator) for pixel in pixels]
     values = np.array(above, dtype=object).reshape(shape)
     for layer in layers:
-        try:
-            values, below = step(layer, values, below)
-        except Refused:
-            raise
-        except ValueError as error:
-            raise Refused(f"layer {layer.name!r} takes another shape") from error
-        if values.shape != tuple(layer.shape):
-            raise Refused(f"layer {layer.name!r} gives shape {values.shape}")
+        values, below = step(layer, values, below)
     return tuple(Fraction(int(value), below) for value in values.ravel())
 
 
@@ -200,29 +297,31 @@ def step(layer: Layer, values: np.ndarray, below: int) -> tuple[np.ndarray, int]
     (kernel, bias), scale = as_integers(layer.kernel, layer.bias)
     if layer.kind == "dense":
         return values @ kernel + bias * below, below * scale
-    if layer.kind == "convolution":
-        weights = kernel.reshape(-1, *kernel.shape[2:])
-        total = sum(p @ w for p, w in zip(patches(values, layer), weights, strict=True))
-        return total + bias * below, below * scale
-    raise Refused(f"layer {layer.name!r} is of unknown kind {layer.kind!r}")
+    weights = kernel.reshape(-1, *kernel.shape[2:])
+    total = sum(p @ w for p, w in zip(patches(values, layer), weights, strict=True))
+    return total + bias * below, below * scale
+
+
+def windows(layer: Layer, shape: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    """Return places of the window, and margins before and after, for both axes."""
+    found = []
+    for size, window, stride in zip(shape, layer.window, layer.strides, strict=False):
+        missing = 0
+        if layer.padding == "same":
+            missing = max((math.ceil(size / stride) - 1) * stride + window - size, 0)
+        count = (size + missing - window) // stride + 1
+        found.append((count, missing // 2, missing - missing // 2))
+    return found
 
 
 def patches(values: np.ndarray, layer: Layer) -> list[np.ndarray]:
     """Return what each place of a sliding window sees, an array for each place."""
-    margins, counts = [], []
-    sizes = zip(values.shape[:2], layer.window, layer.strides, strict=True)
-    for size, window, stride in sizes:
-        missing = 0
-        if layer.padding == "same":
-            missing = max((math.ceil(size / stride) - 1) * stride + window - size, 0)
-        margins.append((missing // 2, missing - missing // 2))
-        counts.append((size + missing - window) // stride + 1)
-    (top, bottom), (left, right) = margins
+    (rows, top, bottom), (columns, left, right) = windows(layer, values.shape)
     height, width, channels = values.shape
     # np.pad would put in numpy's own zeros, which cannot grow without end.
     padded = np.zeros((top + height + bottom, left + width + right, channels), object)
     padded[top : top + height, left : left + width] = values
-    (rows, columns), (down, across) = counts, layer.strides
+    down, across = layer.strides
     return [
         padded[i : i + rows * down : down, j : j + columns * across : across][
             :rows, :columns
@@ -269,10 +368,15 @@ def load(path: str | Path) -> Certificate:
     Raises
     ------
     ValueError
-        If the file does not hold one.
+        If the file does not hold one, or is larger, or has longer numbers, than any
+        honest one needs.
     """
     try:
-        content = json.loads(Path(path).read_text())
+        with open(path, "rb") as file:
+            text = file.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+        content = json.loads(text)
         if (version := content.pop("format")) != FORMAT:
             raise ValueError(f"its format is {version!r}, not {FORMAT!r}")
         for name in ("values", "first", "second"):
@@ -290,17 +394,19 @@ def load(path: str | Path) -> Certificate:
         RecursionError,
     ) as error:
         raise ValueError(
-            f"{path} does not hold a certificate, or only a part of one: {error!r}"
+            f"{path} does not hold a certificate, or only a part of one: {error!r:.300}"
         ) from error
 
 
-def _as_text(number: Rational) -> str:
-    if not isinstance(number, Rational):
+def _as_text(number: int | Fraction) -> str:
+    if (fraction := in_lowest_terms(number)) is None:
         raise ValueError(f"a certificate holds fractions, not {number!r}")
     # Hexadecimal: Python refuses to read decimal numbers of many thousand digits.
-    return f"{number.numerator:x}/{number.denominator:x}"
+    return f"{fraction.numerator:x}/{fraction.denominator:x}"
 
 
 def _as_fraction(text: str) -> Fraction:
     above, below = text.split("/")
+    if max(len(above), len(below)) > MOST_BITS // 4:
+        raise ValueError(f"one of its numbers takes more than {MOST_BITS:,} bits")
     return Fraction(int(above, 16), int(below, 16))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from numbers import Integral
 
 import keras
+import numpy as np
+from keras.src.models.functional import Functional  # which Keras does not export
 
 SQUASHING = {
     keras.activations.softmax,
@@ -48,7 +50,9 @@ def tap(model: keras.Model, layer: str | int) -> keras.Model:
     ------
     ValueError
         If there is no such layer, if it has several outputs or is used several
-        times, or if the model has several inputs or no known graph of layers.
+        times, or if the model has several inputs, no known graph of layers, or a
+        ``call`` of its own: what it computes is then not in its graph. On a probe,
+        graph and model must give the same.
 
     Examples
     --------
@@ -59,6 +63,7 @@ def tap(model: keras.Model, layer: str | int) -> keras.Model:
     check_graph(model)
     if not isinstance(layer, str | Integral) or isinstance(layer, bool):
         raise ValueError(f"tap needs a layer's name or index, got {layer!r:.80}")
+    check_probe(model)
     if layer == "logits":
         try:
             return up_to_logits(model)
@@ -78,15 +83,56 @@ def check_graph(model: keras.Model) -> None:
             "have no shapes yet. Begin it with keras.Input(shape), or call "
             "model.build((None, *shape)), and tap it then."
         )
-    inputs = getattr(model, "inputs", None)
-    if not inputs:
+    graphless = not getattr(model, "inputs", None)
+    if graphless or not runs_its_graph(model):
+        why = "subclassed model" if graphless else "model with a call of its own"
         raise ValueError(
-            f"{type(model).__name__} {model.name!r} is a subclassed model: Keras "
+            f"{type(model).__name__} {model.name!r} is a {why}: Keras "
             "does not know which layer feeds which. Give invert a function that "
             "calls the layers up to your tap, such as lambda x: model.hidden(x), "
             "or rebuild the network as keras.Model(inputs, outputs)."
         )
     check_one_input(model)
+
+
+def runs_its_graph(model: keras.Model) -> bool:
+    """Whether a model's call is Keras's own, which follows the graph of layers."""
+    kind = type(model)
+    own = kind.call in (keras.Sequential.call, Functional.call)
+    return own and kind.__call__ is keras.Layer.__call__ and not replaced(model)
+
+
+def replaced(layer: keras.Layer) -> bool:
+    """Whether what computes was replaced on this one layer, not in its class."""
+    return not {"call", "__call__", "quantized_call"}.isdisjoint(vars(layer))
+
+
+def check_probe(model: keras.Model, ours: Callable | None = None) -> None:
+    """Run a model and what should do the same, its graph; refuse another answer."""
+    given = model.inputs[0]
+    if not keras.backend.is_float_dtype(given.dtype):
+        return
+    probe = np.random.default_rng(0).random((2, *(n or 32 for n in given.shape[1:])))
+    probe = keras.ops.cast(probe, given.dtype)
+    ours = ours or keras.Model(model.inputs, model.outputs, name=model.name)
+    try:
+        theirs = [model(probe, training=False) for _ in range(2)]
+    except Exception:
+        if None in given.shape[1:]:  # of any size, but perhaps not of that of ours
+            return
+        raise
+    (own, again, same) = (
+        np.asarray(keras.tree.flatten(values)[0], "float64")
+        for values in (*theirs, ours(probe, training=False))
+    )
+    close = {"rtol": 1e-3, "atol": 1e-6, "equal_nan": True}
+    if np.allclose(own, again, **close) and not np.allclose(own, same, **close):
+        raise ValueError(
+            f"On a probe, model {model.name!r} and the graph of its layers differ by "
+            f"{abs(own - same).max():.2g}: it does something else than its layers, so "
+            "a tap would be a part of another network. Give invert a function that "
+            "calls the layers up to your tap."
+        )
 
 
 def check_one_input(model: keras.Model) -> None:
@@ -153,6 +199,7 @@ def follow(model: keras.Model, path: list[keras.Layer]) -> keras.Model:
         )
     if rest:
         check_graph(layer)
+        check_probe(layer)
         return and_then(model, calls[0], follow(layer, rest))
     tensor = only(calls[0].output_tensors, f"Layer {layer.name!r}", "outputs")
     return keras.Model(model.inputs[0], tensor, name=f"{model.name}_to_{layer.name}")
@@ -166,16 +213,17 @@ def up_to_logits(model: keras.Model) -> keras.Model:
     activation = getattr(layer, "activation", None)
     if isinstance(layer, keras.Model):
         check_graph(layer)
+        check_probe(layer)
         inner = up_to_logits(layer)
         return model if inner is layer else and_then(model, last, inner)
     if activation is keras.activations.linear:
         return model
-    if isinstance(layer, ACTIVATED_LAYERS) and activation in SQUASHING:
-        head = PreActivation(layer, dtype=layer.dtype_policy, name="logits")
-        return and_then(model, last, head)
-    if type(layer).__name__ in SQUASHING_OPERATIONS or (
-        isinstance(layer, keras.layers.Activation) and activation in SQUASHING
-    ):
+    if type(layer) in ACTIVATED_LAYERS and activation in SQUASHING:
+        head = PreActivation(layer, dtype=layer.compute_dtype, name="logits")
+        found = and_then(model, last, head)
+        check_probe(model, lambda x, training: activation(found(x, training=training)))
+        return found
+    if squashes(layer):
         tensor = only(last.input_tensors, f"Layer {layer.name!r}", "inputs")
         return keras.Model(model.inputs[0], tensor, name=f"{model.name}_to_logits")
     shown = f" with activation {activation.__name__!r}" if activation else ""
@@ -184,6 +232,14 @@ def up_to_logits(model: keras.Model) -> keras.Model:
         "not in a softmax, a sigmoid or a linear layer, so it has no logits. Use the "
         "model itself as the forward network, or tap one of its layers by name."
     )
+
+
+def squashes(layer) -> bool:
+    """Whether a layer or operation of Keras's own is a softmax or sigmoid alone."""
+    known = type(layer).__module__.startswith("keras.") and not replaced(layer)
+    if type(layer) is keras.layers.Activation:
+        return known and layer.activation in SQUASHING
+    return known and type(layer).__name__ in SQUASHING_OPERATIONS
 
 
 def calls_in(model: keras.Model) -> list:
@@ -226,11 +282,17 @@ class PreActivation(keras.layers.Wrapper):
 
     def call(self, inputs):
         """Compute what the layer computes before its activation."""
-        # copy.copy would save and reload a Keras layer, which copies the weights.
-        linear = object.__new__(type(self.layer))
-        vars(linear).update(vars(self.layer))
-        vars(linear)["activation"] = keras.activations.linear
-        return linear.call(inputs)
+        return without_activation(self.layer, inputs)
+
+
+def without_activation(layer: keras.Layer, inputs):
+    """Compute what a layer computes before its activation, quantized or not."""
+    # copy.copy would save and reload a Keras layer, which copies the weights.
+    linear = object.__new__(type(layer))
+    vars(linear).update(vars(layer))
+    vars(linear)["activation"] = keras.activations.linear
+    quantized = getattr(layer, "quantization_mode", None) is not None
+    return linear.quantized_call(inputs) if quantized else linear.call(inputs)
 
 
 def before_relu(forward):
@@ -239,24 +301,28 @@ def before_relu(forward):
     Where a unit is off, its ReLU has no slope, and hides how far the unit is from
     being on.
     """
-    if not (isinstance(forward, keras.Model) and getattr(forward, "inputs", None)):
+    graph = isinstance(forward, keras.Model) and getattr(forward, "inputs", None)
+    if not graph or not runs_its_graph(forward):
         return forward, False
     last = calls_in(forward)[0]
-    layer = last.operation
-    rectifies = getattr(layer, "activation", None) is keras.activations.relu
-    if isinstance(layer, ACTIVATED_LAYERS) and rectifies:
-        head = PreActivation(layer, dtype=layer.dtype_policy, name="before_relu")
+    layer, rectifies = last.operation, plain_relu(last.operation)
+    if rectifies and type(layer) in ACTIVATED_LAYERS:
+        head = PreActivation(layer, dtype=layer.compute_dtype, name="before_relu")
         return and_then(forward, last, head), True
-    if plain_relu(layer) or (isinstance(layer, keras.layers.Activation) and rectifies):
+    if rectifies:
         return keras.Model(forward.inputs[0], last.input_tensors[0]), True
     return forward, False
 
 
 def plain_relu(layer) -> bool:
-    """Whether a layer is a ReLU that neither leaks nor saturates."""
-    if not isinstance(layer, keras.layers.ReLU):
+    """Whether a layer of Keras's own ends in a ReLU that does not leak or saturate."""
+    if replaced(layer):
         return False
-    return not layer.negative_slope and not layer.threshold and layer.max_value is None
+    if type(layer) is keras.layers.ReLU:
+        leaks = layer.negative_slope or layer.threshold
+        return not leaks and layer.max_value is None
+    known = (*ACTIVATED_LAYERS, keras.layers.Activation)
+    return type(layer) in known and layer.activation is keras.activations.relu
 
 
 def as_function(forward) -> Callable:
@@ -266,7 +332,7 @@ def as_function(forward) -> Callable:
     ----------
     forward : keras.Model, keras.Layer or callable
         Keras models run as they do after training: dropout does nothing, batch
-        normalisation uses its stored statistics.
+        normalization uses its stored statistics.
 
     Returns
     -------
@@ -276,12 +342,21 @@ def as_function(forward) -> Callable:
     Raises
     ------
     ValueError
-        If forward cannot be called, or has more than one input or output.
+        If forward cannot be called, is a model's ``predict``, or has more than one
+        input or output.
     """
     if not callable(forward):
         raise ValueError(
             "The forward network must be a Keras model or a function from a batch "
             f"to a batch, got {type(forward).__name__}."
+        )
+    method = getattr(forward, "func", forward)  # of a functools.partial
+    owner, name = (getattr(method, key, None) for key in ("__self__", "__name__"))
+    if isinstance(owner, keras.Model) and str(name).startswith("predict"):
+        raise ValueError(
+            f"The forward network is {owner.name!r}.{name}, which answers in NumPy: no "
+            "gradient passes through it. Pass the model itself, without "
+            f".{name}."
         )
     if isinstance(forward, keras.Model):
         check_one_input(forward)
@@ -320,8 +395,8 @@ def input_shape_of(forward) -> tuple[int, ...] | None:
     Returns
     -------
     tuple of int or None
-        Without the batch axis. None for a function, a model that has not been
-        built, a subclassed model, and one that takes inputs of any size.
+        Without the batch axis. None for a function, a model that has neither been
+        built nor called, and one that takes inputs of any size.
 
     Raises
     ------
@@ -331,7 +406,11 @@ def input_shape_of(forward) -> tuple[int, ...] | None:
     if not isinstance(forward, keras.Model):
         return None
     check_one_input(forward)
-    if not getattr(forward, "inputs", None):
+    if getattr(forward, "inputs", None):
+        shape = forward.inputs[0].shape
+    else:  # what Keras noted when a subclassed model was built or first called
+        shape = (forward.get_build_config() or {}).get("input_shape")
+    if not isinstance(shape, (tuple, list)) or not shape or None in shape[1:]:
         return None
-    shape = tuple(forward.inputs[0].shape[1:])
-    return None if None in shape else shape
+    known = all(isinstance(n, int) for n in shape[1:])
+    return tuple(shape[1:]) if known else None

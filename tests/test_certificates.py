@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from fractions import Fraction
 
@@ -119,7 +120,7 @@ def test_the_ledger_of_a_convolutional_network_agrees_with_differences(seed):
         row = book.layers.index(tapped[-1].name)
         for n in range(3):
             assert book.ranks[row, n] == rank_by_differences(tapped, inputs[n])
-            assert book.fibres[row, n] == 60 - book.ranks[row, n]
+            assert book.fibers[row, n] == 60 - book.ranks[row, n]
 
 
 def rank_by_differences(layers, x):
@@ -186,6 +187,168 @@ def test_an_unknown_kind_of_layer_is_named_as_such():
     claim = toy_certificate(network=certificates.fingerprint(layers))
     with pytest.raises(Refused, match="unknown kind 'tanh'"):
         verify(claim, layers)
+
+
+def scaling(number):
+    """One unit, f(x) = 128 x, and a certificate that 0 and a number are equal."""
+    kernel, bias = np.full((1, 1), 128.0), np.zeros(1)
+    layers = [Layer("scale", "dense", (1,), kernel, bias)]
+    zero, other = type(number)(0), number
+    claim = toy_certificate(
+        **{"layer": "scale", "values": (zero,), "first": (zero,), "second": (other,)},
+        **{"shape": (1,), "high": 2, "network": certificates.fingerprint(layers)},
+    )
+    return claim, layers
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        np.uint8(2),
+        np.int64(2),
+        True,
+        2.0,
+        np.float64(2),
+        2 + 0j,
+        "2",
+        Fraction(np.uint8(2)),
+        type("Own", (Fraction,), {})(2),
+        type("Own", (int,), {})(2),
+    ],
+    ids=lambda number: type(number).__name__,
+)
+def test_numbers_are_python_integers_and_fractions_and_nothing_else(number):
+    with pytest.raises(Refused, match="holds other numbers than fractions"):
+        verify(*scaling(number))
+    claim, layers = scaling(2)
+    with pytest.raises(Refused, match="second input has other values"):
+        verify(claim, layers)
+    for end in ("low", "high"):
+        with pytest.raises(Refused, match="ends than fractions"):
+            verify(replace(claim, **{end: number}), layers)
+
+
+def test_a_fraction_that_is_not_in_lowest_terms_is_no_other_input():
+    twin = Fraction(1, 2)
+    twin._numerator, twin._denominator = 2, 4
+    assert twin != HALF
+    with pytest.raises(Refused, match="the two inputs are the same"):
+        verify(toy_certificate(second=(twin, HALF)), toy())
+    twin._denominator = 0
+    with pytest.raises(Refused, match="other numbers than fractions"):
+        verify(toy_certificate(second=(twin, HALF)), toy())
+
+
+def image_layers(**changes):
+    kernel, bias = np.ones((2, 2, 1, 1)), np.zeros(1)
+    slide = Layer("slide", "convolution", (2, 2, 1), kernel, bias, window=(2, 2))
+    return [slide._replace(**changes)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"padding": "SAME"}, "padding 'SAME', not 'valid' or 'same'"),
+        ({"padding": None}, "padding None"),
+        ({"kind": "max"}, "unknown kind 'max'"),
+        ({"kind": ["dense"]}, "unknown kind"),
+        ({"kind": "average"}, "has a kernel, which a average does not use"),
+        ({"kind": "dense"}, "has a window, which a dense does not use"),
+        ({"slope": 0.5}, "has a slope, which a convolution does not use"),
+        ({"kernel": None}, "no kernel of floats"),
+        ({"kernel": [[1.0]]}, "no kernel of floats"),
+        ({"kernel": np.ones((2, 2, 1, 1), int)}, "no kernel of floats"),
+        ({"kernel": np.ones((2, 2, 1, 1), object)}, "no kernel of floats"),
+        ({"kernel": np.ones((2, 2, 1, 1), np.longdouble)}, "no kernel of floats"),
+        ({"kernel": np.ma.ones((2, 2, 1, 1))}, "no kernel of floats"),
+        ({"kernel": np.full((2, 2, 1, 1), np.inf)}, "kernel that is not finite"),
+        ({"bias": np.full(1, np.nan)}, "bias that is not finite"),
+        ({"bias": None}, "no bias of floats"),
+        ({"bias": np.zeros((1, 1))}, "bias of shape .1, 1., not .1,"),
+        ({"kernel": np.ones((2, 2, 1))}, "kernel of shape"),
+        ({"kernel": np.ones((2, 2, 3, 1))}, "kernel of shape"),
+        ({"window": (1, 1)}, "kernel of shape"),
+        ({"window": (2.0, 2.0)}, "two positive integers as window"),
+        ({"window": 2}, "two positive integers as window"),
+        ({"strides": (0, 1)}, "two positive integers as window and as strides"),
+        ({"strides": (1, 1, 1)}, "two positive integers"),
+        ({"shape": (3, 3, 1)}, "does not give shape .3, 3, 1"),
+        ({"shape": [2, 2, 1]}, "no shape of positive integers"),
+        ({"shape": (4,)}, "no shape of positive integers"),
+        ({"shape": ()}, "no shape of positive integers"),
+        ({"shape": None}, "no shape of positive integers"),
+        ({"name": 3}, "unknown kind"),
+    ],
+)
+def test_a_layer_written_by_hand_is_refused_with_the_reason(changes, reason):
+    layers = image_layers(**changes)
+    nine, ten = (Fraction(1),) * 9, (HALF,) * 9
+    claim = toy_certificate(
+        **{"layer": layers[0].name, "values": (Fraction(4),) * 4, "first": nine},
+        **{"second": ten, "shape": (3, 3, 1), "network": "0" * 64},
+    )
+    with pytest.raises(Refused, match=reason):
+        verify(claim, layers)
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (Layer("bend", "relu", (2,), slope=np.inf), "no finite slope"),
+        (Layer("bend", "relu", (2,), slope="steep"), "no finite slope"),
+        (Layer("bend", "relu", (3,)), "does not give shape .3"),
+        (Layer("bend", "reshape", (3,)), "does not give shape .3"),
+        (Layer("mean", "average", (1, 1, 2)), "takes another shape"),
+        (Layer("mean", "average", (2,), window=(10**9, 10**9)), "no shape"),
+    ],
+)
+def test_other_layers_that_make_no_sense_are_refused_too(layer, reason):
+    with pytest.raises(Refused, match=reason):
+        verify(toy_certificate(layer=layer.name), [layer])
+
+
+def test_an_average_over_a_window_without_end_is_refused():
+    layer = Layer("mean", "average", (1, 1, 1), window=(10**9, 1), padding="same")
+    claim = toy_certificate(
+        **{"layer": "mean", "first": (HALF,), "second": (Fraction(1),)},
+        **{"shape": (1, 1, 1)},
+    )
+    with pytest.raises(Refused, match="window .* beyond inputs"):
+        verify(claim, [layer])
+
+
+def test_what_a_certificate_may_need_is_bounded(tmp_path):
+    long = "f" * 2_000_000
+    save(toy_certificate(), tmp_path / "pair.json")
+    honest = (tmp_path / "pair.json").read_text()
+    start = time.process_time()
+    for text, reason in (
+        (honest.replace('"1/3"', f'"{long}/1{long}"'), "more than 262,144 bits"),
+        (honest + " " * certificates.MOST_BYTES, "more than 16,777,216 bytes"),
+    ):
+        (tmp_path / "large.json").write_text(text)
+        with pytest.raises(ValueError, match=f"large.json does not hold .*{reason}"):
+            load(tmp_path / "large.json")
+    # Denominators that are short, but whose common one is not.
+    below = [2**100_000 - 1, 2**100_000 + 1, 3**100_000]
+    first = (*(Fraction(1, n) for n in below),)
+    with pytest.raises(Refused, match="common denominator of first takes .* bits"):
+        verify(toy_certificate(first=first, shape=(3,)), toy())
+    assert time.process_time() - start < 5
+
+
+def test_the_bounds_are_well_above_the_largest_honest_certificate(tmp_path):
+    generator = np.random.default_rng(0)
+    kernel = generator.normal(size=(256, 128)).astype("float32")
+    wide = [Layer("wide", "dense", (128,), kernel, kernel[0])]
+    found = fibers.metamer(wide, *generator.random((2, 256)))
+    assert "Proved" in verify(found, wide)
+    save(found, tmp_path / "wide.json")
+    assert load(tmp_path / "wide.json") == found
+    longest = max(pixel.denominator.bit_length() for pixel in found.second)
+    assert 1_000 < longest < certificates.MOST_BITS / 16
+    size = (tmp_path / "wide.json").stat().st_size
+    assert 100_000 < size < certificates.MOST_BYTES / 16
 
 
 def test_what_is_saved_can_be_loaded(tmp_path):

@@ -1,11 +1,13 @@
 """A tap shows what a layer of the given network says, and leaves it as it was."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
-from netinvert.forward import tap
+from netinvert.forward import as_function, before_relu, input_shape_of, tap
 
 
 @pytest.fixture
@@ -283,3 +285,109 @@ def test_the_same_name_in_two_nested_networks_is_ambiguous():
 def test_only_a_keras_model_can_be_tapped():
     with pytest.raises(ValueError, match="needs a Keras model, got function"):
         tap(lambda x: x, "logits")
+
+
+class Tripled(keras.Sequential):
+    def call(self, inputs, training=None, mask=None):
+        return 3 * super().call(inputs, training=training)
+
+
+class TripledGraph(keras.Model):
+    def call(self, inputs, training=None, mask=None):
+        return 3 * super().call(inputs, training=training)
+
+
+class Quiet(keras.Sequential):
+    """A subclass that computes what its layers do."""
+
+
+def test_a_model_with_a_call_of_its_own_is_not_cut(vectors):
+    inside = Tripled([keras.Input((4,)), layers.Dense(3, "softmax", name="last")])
+    given = keras.Input((4,))
+    graph = TripledGraph(given, layers.Dense(3, name="last")(given))
+    for model in (inside, graph, sequential(layers.Dense(4), inside)):
+        for name in ("last", "logits"):
+            if model.name == inside.name or model is graph or name == "last":
+                with pytest.raises(ValueError, match="a call of its own"):
+                    tap(model, name)
+    quiet = Quiet([keras.Input((4,)), layers.Dense(3, "softmax", name="last")])
+    np.testing.assert_array_equal(tap(quiet, "last")(vectors), quiet(vectors))
+    patched = sequential(layers.Dense(3, name="last"))
+    patched.call = lambda x, **_: x
+    with pytest.raises(ValueError, match="a call of its own"):
+        tap(patched, "last")
+
+
+def test_a_tap_is_compared_with_the_model_on_a_probe(monkeypatch):
+    model = sequential(layers.Dense(3, "softmax"))
+    model.layers[-1].call = lambda x, training: keras.ops.softmax(x[:, :3])
+    with pytest.raises(ValueError, match="On a probe, model .* differ by"):
+        tap(model, "logits")
+    model = sequential(layers.Dense(3, name="last"))
+    monkeypatch.setattr(
+        keras.Sequential, "call", lambda self, x, training=None, mask=None: x[:, :3]
+    )
+    with pytest.raises(ValueError, match="On a probe, model .* differ by"):
+        tap(model, "last")
+
+
+def test_the_logits_of_a_quantized_layer_are_its_own(vectors):
+    model = sequential(layers.Dense(3, "softmax"))
+    model.layers[-1].quantize("int8")
+    logits = tap(model, "logits")(vectors)
+    np.testing.assert_allclose(keras.ops.softmax(logits), model(vectors), atol=1e-6)
+
+
+class OwnDense(layers.Dense):
+    def call(self, inputs, training=None):
+        return keras.ops.relu(super().call(inputs) - 1)
+
+
+class OwnReLU(layers.ReLU):
+    def call(self, inputs):
+        return keras.ops.sigmoid(inputs)
+
+
+def test_only_what_ends_in_a_relu_of_keras_is_taken_before_it(vectors):
+    for last in (layers.Dense(3, "relu"), layers.ReLU(), layers.Activation("relu")):
+        model = sequential(layers.Dense(3), last)
+        before, rectified = before_relu(model)
+        assert rectified
+        np.testing.assert_allclose(np.maximum(before(vectors), 0), model(vectors))
+    for last in (OwnDense(3, "relu"), OwnReLU(), layers.ReLU(6.0), layers.Dense(2)):
+        model = sequential(last)
+        assert before_relu(model) == (model, False)
+    for model in (
+        Tripled([keras.Input((4,)), layers.Dense(3, "relu")]),
+        sequential(Tripled([keras.Input((5,)), layers.ReLU()])),
+    ):
+        assert before_relu(model) == (model, False)
+    with pytest.raises(ValueError, match=r"ends in 'own_dense.*\(OwnDense"):
+        tap(sequential(OwnDense(3, "softmax")), "logits")
+
+
+def test_predict_is_no_forward_network():
+    model = sequential()
+    for habit in (
+        model.predict,
+        model.predict_on_batch,
+        partial(model.predict, verbose=0),
+    ):
+        with pytest.raises(ValueError, match="Pass the model itself"):
+            as_function(habit)
+    assert as_function(model.call)(np.ones((1, 4), "float32")).shape == (1, 5)
+
+
+def test_a_subclassed_model_tells_the_shape_that_keras_noted(vectors):
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.hidden = layers.Dense(3)
+
+        def call(self, inputs):
+            return self.hidden(inputs)
+
+    model = Own()
+    assert input_shape_of(model) is None
+    model(vectors)
+    assert input_shape_of(model) == (4,)

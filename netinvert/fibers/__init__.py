@@ -1,15 +1,15 @@
 """What cannot be known: other inputs with exactly the same output, and their proofs."""
 
-from netinvert.fibers.layers import layers_of
 from netinvert.fibers.ledger import Ledger, ledger
 from netinvert.fibers.polytope import Infeasible
-from netinvert.fibers.twins import collision, fibre, metamer, samples, split, widths
+from netinvert.fibers.reading import layers_of
+from netinvert.fibers.twins import collision, fiber, metamer, samples, split, widths
 
 __all__ = [
     "Infeasible",
     "Ledger",
     "collision",
-    "fibre",
+    "fiber",
     "layers_of",
     "ledger",
     "metamer",

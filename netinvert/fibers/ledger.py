@@ -1,7 +1,8 @@
-"""The books of a network: what each of its layers can still tell apart."""
+"""Rank per layer ("ledger"): what each layer of a network can still tell apart."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,11 +12,12 @@ from scipy.linalg import qr
 
 from netinvert import plots
 from netinvert.certificates import Layer
-from netinvert.fibers.layers import Affine, Bend, affine_steps, check_input, layers_of
+from netinvert.fibers.layers import Affine, Bend, affine_steps, check_input
 from netinvert.fibers.polytope import one_thread
-from netinvert.forward import calls_in
+from netinvert.fibers.reading import layers_of, steps_of
 
 RANK = 1e-9  # relative to the largest pivot
+WALL = 1e-12  # a point closer to a wall lies on it, as far as rounding can tell
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +51,8 @@ class Ledger:
     size: int
 
     @property
-    def fibres(self) -> np.ndarray:
-        """Dimension of the fibre around each input (L, N)."""
+    def fibers(self) -> np.ndarray:
+        """Dimension of the fiber around each input (L, N)."""
         return self.size - self.ranks
 
     def __str__(self) -> str:
@@ -58,10 +60,10 @@ class Ledger:
         head = f"{'':{wide}}  width   rank (least-most)  fibre  invisible  dead"
         lines = [head]
         for k, name in enumerate(self.layers):
-            ranks, fibre = self.ranks[k], self.fibres[k].mean()
+            ranks, fiber = self.ranks[k], self.fibers[k].mean()
             spread = f"{ranks.mean():.1f} ({ranks.min()}-{ranks.max()})"
             lines.append(
-                f"{name:{wide}}  {self.widths[k]:5d}  {spread:>18}  {fibre:5.1f}  "
+                f"{name:{wide}}  {self.widths[k]:5d}  {spread:>18}  {fiber:5.1f}  "
                 f"{self.invisible[k].mean():9.0%}  {self.dead[k]:4d}"
             )
         return "\n".join(lines)
@@ -114,6 +116,13 @@ def ledger(
     ValueError
         If a layer is of another kind, an input has another shape or is not finite,
         or all inputs are the same, so that there is no variance to share out.
+
+    Warns
+    -----
+    UserWarning
+        If a point lies on a wall between activation regions, as blank paper does in
+        a network without biases. There is no Jacobian there: what is booked holds on
+        the side where the unit is off, and a step to the other side changes more.
     """
     inputs, layers = np.asarray(inputs, "float64"), layers_of(network)
     check_data(layers, inputs, points)
@@ -128,13 +137,29 @@ def ledger(
     spread = spread.T @ spread
     jacobians = basis[None]
     books = {}
+    walled = np.zeros(points, bool)
     for step in steps:
+        if isinstance(step, Bend):
+            walled |= on_walls(values[:points], jacobians)
         values, jacobians = advance(step, values, jacobians, points)
         seen = look(jacobians, spread, points)
         on = values > 0 if isinstance(step, Bend) else np.ones_like(values, bool)
         books[step.name] = (seen, on)
-    if ends_in_softmax(network):
-        jacobians = jacobians - jacobians.mean(axis=1, keepdims=True)
+    if walled.any():
+        warnings.warn(
+            f"{walled.sum()} of {points} points lie on a wall, where a unit is at 0 "
+            "exactly and turns on in one direction: there the network has no Jacobian, "
+            "and rank, fiber and invisible share hold on one side only. Keep the books "
+            "at inputs moved a little at random, or give the network biases.",
+            stacklevel=3,
+        )
+    if ends_in_softmax(network):  # each group loses the sum of its directions
+        groups = jacobians.reshape(
+            len(jacobians), -1, layers[-1].shape[-1], basis.shape[1]
+        )
+        jacobians = (groups - groups.mean(axis=2, keepdims=True)).reshape(
+            jacobians.shape
+        )
         seen = look(jacobians, spread, points)
         books["softmax"] = (seen, np.ones_like(values, bool))
     seen = np.array([seen for seen, _ in books.values()])
@@ -185,10 +210,14 @@ def look(jacobians: np.ndarray, spread: np.ndarray, points: int) -> np.ndarray:
     return np.broadcast_to(found, (points, 2))
 
 
+def on_walls(values: np.ndarray, jacobians: np.ndarray) -> np.ndarray:
+    """Say for each point whether a unit at 0 can turn on: bool (N,)."""
+    slopes = np.linalg.norm(jacobians, axis=2)
+    return ((abs(values) <= WALL * slopes) & (slopes > 0)).any(axis=1)
+
+
 def ends_in_softmax(network) -> bool:
     if not isinstance(network, keras.Model):
         return False
-    last = calls_in(network)[0].operation
-    activation = getattr(last, "activation", None)
-    softmax = activation is keras.activations.softmax
-    return softmax or isinstance(last, keras.layers.Softmax)
+    *_, last = steps_of(network)
+    return last.rest is keras.activations.softmax

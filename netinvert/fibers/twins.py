@@ -1,6 +1,6 @@
 """What cannot be known: other inputs with exactly the same output.
 
-The fibre of x is the set of all inputs with the same output as x. Within the cell
+The fiber of x is the set of all inputs with the same output as x. Within the cell
 of x, in which a ReLU network is affine, it is a polytope, and questions about it
 have answers: the point nearest to any picture, the range of every pixel, random
 points. Equality is handed over as a certificate that somebody else can verify.
@@ -16,32 +16,12 @@ import numpy as np
 from netinvert.certificates import Certificate, Layer
 from netinvert.fibers import polytope
 from netinvert.fibers.exact import certify, independent
-from netinvert.fibers.layers import (
-    affine_steps,
-    cell,
-    check_input,
-    first_affine,
-    layers_of,
-    pattern,
-)
-from netinvert.fibers.ledger import Ledger, ledger
+from netinvert.fibers.layers import affine_steps, cell, check_input, pattern
 from netinvert.fibers.polytope import Infeasible, Polytope
-
-__all__ = [
-    "Infeasible",
-    "Ledger",
-    "collision",
-    "fibre",
-    "layers_of",
-    "ledger",
-    "metamer",
-    "samples",
-    "split",
-    "widths",
-]
+from netinvert.fibers.reading import first_affine, layers_of, read
 
 MARGIN = 1e-6  # from the walls of a cell, so that an exact answer stays inside
-HALFWAY = 0.3  # between a face of the fibre and its middle
+HALFWAY = 0.3  # between a face of the fiber and its middle
 LEAST_GAIN = 1e-3  # of the distance: what makes another cell worth while
 
 Network = keras.Model | Sequence[Layer]
@@ -116,7 +96,8 @@ def metamer(
     Raises
     ------
     ValueError
-        If x lies outside the bounds, or a shape does not fit.
+        If x lies outside the bounds, a shape does not fit, or a Keras model does
+        something else than its plain layers, on probes or on the two inputs.
     Infeasible
         If no other input in the bounds has the same values.
     """
@@ -158,10 +139,13 @@ def metamer(
             f"of all inputs in this cell with the same values at {layers[-1].name!r}, "
             "x itself is the closest to the picture. Ask for another picture"
         )
-    return certify(layers, steps, on, here.jacobian, x, found, shape, bounds)
+    proof = certify(layers, steps, on, here.jacobian, x, found, shape, bounds)
+    if isinstance(network, keras.Model):  # it must agree, here too
+        read(network, layer, proof.inputs)
+    return proof
 
 
-def fibre(
+def fiber(
     network: Network,
     x: np.ndarray,
     layer: str | None = None,
@@ -208,7 +192,7 @@ def widths(
     -------
     lowest, highest : float arrays (*input_shape)
     """
-    among = fibre(network, x, layer, bounds)
+    among = fiber(network, x, layer, bounds)
     x = np.asarray(x, "float64")
     return tuple(end.reshape(x.shape) for end in polytope.extremes(among, x.ravel()))
 
@@ -241,12 +225,12 @@ def samples(
     """
     check_count("count", count, 1)
     check_count("steps", steps, 1)
-    among = fibre(network, x, layer, bounds)
+    among = fiber(network, x, layer, bounds)
     pictures = np.random.default_rng(seed).uniform(*bounds, (count, np.size(x)))
     # A walk in many dimensions is slow. So each sets out from a place of its own,
     # between the middle and the point nearest to a random picture.
     nearest = [polytope.nearest(among, picture) for picture in pictures]
-    starts = HALFWAY * polytope.centre(among) + (1 - HALFWAY) * np.array(nearest)
+    starts = HALFWAY * polytope.center(among) + (1 - HALFWAY) * np.array(nearest)
     found = polytope.hit_and_run(among, starts, steps, seed)
     return found.reshape(count, *np.shape(x))
 
