@@ -320,7 +320,7 @@ def test_a_model_with_a_call_of_its_own_is_not_cut(vectors):
 
 def test_a_tap_is_compared_with_the_model_on_a_probe(monkeypatch):
     model = sequential(layers.Dense(3, "softmax"))
-    model.layers[-1].call = lambda x, training: keras.ops.softmax(x[:, :3])
+    model.layers[-1].call = lambda x, training=None: keras.ops.softmax(x[:, :3])
     with pytest.raises(ValueError, match="On a probe, model .* differ by"):
         tap(model, "logits")
     model = sequential(layers.Dense(3, name="last"))

@@ -79,10 +79,10 @@ class Ledger:
         rows = ((left, self.ranks, "rank"), (right, 100 * self.invisible, ""))
         for panel, values, label in rows:
             ends = abs(np.percentile(values, [0, 100], axis=1) - values.mean(axis=1))
-            look = {"fmt": "o", "color": plots.COLOURS[0], "capsize": 3}
+            look = {"fmt": "o", "color": plots.COLORS[0], "capsize": 3}
             panel.spines[["top", "right"]].set_visible(False)
             panel.errorbar(values.mean(axis=1), places, xerr=ends, label=label, **look)
-        left.axvline(self.size, color=plots.QUIET, linestyle=":", label="input")
+        left.axvline(self.size, color=plots.INK, linestyle=":", label="input")
         left.set(xlabel="units", yticks=places, yticklabels=self.layers, xlim=(0, None))
         right.set(xlabel="invisible variance (%)", xlim=(0, 100))
         left.invert_yaxis()

@@ -86,7 +86,7 @@ def test_points_on_a_wall_are_warned_of_and_points_beside_it_are_not(recwarn):
     fibers.ledger(fresh_network(), inputs)
     assert not recwarn.list
     inputs[:2, :2, :2] = 0  # a corner of blank paper
-    with pytest.warns(UserWarning, match="2 of 6 points lie on a wall .* no Jacobian"):
+    with pytest.warns(UserWarning, match="2 of 6 points lie on a wall, .* no Jacobian"):
         fibers.ledger(fresh_network(), inputs)
 
 

@@ -57,8 +57,8 @@ def test_with_many_walls_the_nearest_point_is_found_on_the_interior_path(seed):
 
 
 def test_the_interior_path_says_none_where_there_is_no_point():
-    rows, values = np.array([[1.0, 1.0], [1.0, 0.0]]), np.array([1.5, 0.75])
+    rows, values = np.array([[1.0, 1.0], [1.0, 0.0]]), np.array([1.5, 1.0])
     space = Polytope(rows, values, np.array([True, False]), 0.0, 0.7)
     assert polytope.nearest_inside(space, np.zeros(2)) is None
     found = polytope.nearest_inside(space._replace(high=1.0), np.zeros(2))
-    np.testing.assert_allclose(found, [0.75, 0.75], atol=1e-8)
+    np.testing.assert_allclose(found, [1.0, 0.5], atol=1e-8)
