@@ -1,6 +1,7 @@
 # make book       run every notebook and build the pages
 # make test       check everything
 # make html       build the pages from the stored outputs, in seconds
+# make pdf        print the whole book into _build/book.pdf
 # make notebooks  run every notebook again and store its outputs
 # make lab        open the notebooks in JupyterLab
 # make bench      measure the speed of the methods
@@ -26,7 +27,7 @@ EXPLAIN := printf '%s\n' \
   '  Without: go back to the revision that you had (git checkout); or keep what is' \
   '  installed and try it with the files of now: touch $(READY)'
 
-.PHONY: book test html notebooks lab bench lint clean
+.PHONY: book test html pdf notebooks lab bench lint clean
 .DELETE_ON_ERROR:
 
 book: $(READY)
@@ -43,6 +44,9 @@ test: $(READY)
 html: $(READY)
 	$(BUILD) .
 	@$(SAY_WHERE)
+
+pdf: html
+	$(BIN)/python -m tools.print_book
 
 notebooks: $(READY)
 	$(BIN)/python -m tools.run_notebooks

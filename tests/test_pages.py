@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import http.server
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ import pytest
 
 from tests.browser import find_chromium, open_page
 from tools.environment import ROOT
+from tools.print_book import pages, print_page
 from tools.run_notebooks import all_notebooks
 
 HTML = ROOT / "_build" / "html"
@@ -72,12 +72,6 @@ def built():
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     return HTML
-
-
-def pages() -> list[str]:
-    """Names of the pages in the table of contents, such as notebooks/01_the_network."""
-    listed = re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text())
-    return sorted(listed)
 
 
 class Links(HTMLParser):
@@ -203,6 +197,18 @@ def test_the_solutions_are_folded_away_below_their_chapters(browser, site):
     assert solutions == [False] * len(solutions) and len(solutions) == len(folded)
     assert not any(folded) and len(folded) <= chapters
     assert max(len(name) for name, visible, _ in entries if not visible) < 20
+
+
+def test_a_printed_page_has_title_and_text_and_leads_to_the_published_book(
+    browser, site
+):
+    browser.look(1000, 1400, "light")
+    title, printed = print_page(browser, f"{site}/book/intro.html")
+    assert title == "Can a neural network be inverted?"
+    text = " ".join(" ".join(page.extract_text() for page in printed.pages).split())
+    assert title in text and "What is in the book" in text
+    links = [note["/A"]["/URI"] for page in printed.pages for note in page["/Annots"]]
+    assert len(links) > 5 and not [link for link in links if site in link]
 
 
 def pages_with(folder: Path, text: str) -> list[str]:

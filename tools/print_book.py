@@ -21,7 +21,7 @@ HTML = ROOT / "_build" / "html"
 # theme's own table of contents for print would repeat the bookmarks.
 PREPARE = """
 (() => {
-  document.getElementById("jb-print-docs-body")?.remove();
+  document.getElementById("print-main-content")?.remove();
   document.querySelectorAll(".headerlink, .prev-next-footer").forEach(e => e.remove());
   document.querySelectorAll("details").forEach(e => { e.open = true; });
   const home = document.querySelector("link[rel=canonical]").href;
@@ -29,7 +29,7 @@ PREPARE = """
     const address = a.getAttribute("href");
     if (!/^(#|[a-z]+:)/.test(address)) a.href = new URL(address, home);
   });
-  return document.querySelector("h1").firstChild.textContent.trim();
+  return document.querySelector("article h1").firstChild.textContent.trim();
 })()
 """
 PAPER = {"paperWidth": 8.27, "paperHeight": 11.69, "scale": 0.8}  # inches: A4
@@ -39,8 +39,24 @@ FOOTER = '<p style="font-size:8px;width:100%;text-align:center">{}</p>'
 
 def pages() -> list[str]:
     """Names of the pages in reading order; solutions follow their chapters."""
-    listed = re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text("utf-8"))
-    return listed
+    return re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text("utf-8"))
+
+
+def print_page(browser, address: str) -> tuple[str, PdfReader]:
+    """Title of a page, and the page as a PDF."""
+    browser.visit(address)
+    title = browser.evaluate(PREPARE)
+    printed = browser.send(
+        "Page.printToPDF",
+        **PAPER,
+        **MARGINS,
+        printBackground=True,
+        generateDocumentOutline=True,
+        displayHeaderFooter=True,
+        headerTemplate="<p></p>",
+        footerTemplate=FOOTER.format(title),
+    )
+    return title, PdfReader(io.BytesIO(base64.b64decode(printed["data"])))
 
 
 def main() -> None:
@@ -53,20 +69,8 @@ def main() -> None:
     with open_page(chromium) as browser:
         browser.look(1000, 1400, "light")
         for page in pages():
-            browser.visit((HTML / f"{page}.html").as_uri())
-            title = browser.evaluate(PREPARE)
-            printed = browser.send(
-                "Page.printToPDF",
-                **PAPER,
-                **MARGINS,
-                printBackground=True,
-                generateDocumentOutline=True,
-                displayHeaderFooter=True,
-                headerTemplate="<p></p>",
-                footerTemplate=FOOTER.format(title),
-            )
-            file = io.BytesIO(base64.b64decode(printed["data"]))
-            book.append(PdfReader(file), outline_item=title)
+            title, printed = print_page(browser, (HTML / f"{page}.html").as_uri())
+            book.append(printed, outline_item=title)
     book.add_metadata({"/Title": "Can a neural network be inverted?"})
     target = ROOT / "_build" / "book.pdf"
     book.write(target)
