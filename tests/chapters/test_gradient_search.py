@@ -88,12 +88,12 @@ def test_a_class_s_pull_carries_its_own_probability():
 
 def test_ink_and_not_noise_holds_the_copied_loop_back(model, digits, noise):
     wanted = model(digits).numpy().argmax(axis=1)
-    starts = {"grey": np.full_like(noise, 0.5), "dim": noise / 4, "blank": 0 * noise}
+    starts = {"gray": np.full_like(noise, 0.5), "dim": noise / 4, "blank": 0 * noise}
     convinced = {
         name: (copied_loop(model, digits, start).argmax(axis=1) == wanted).sum()
         for name, start in starts.items()
     }
-    assert convinced["grey"] < 40 < 60 < min(convinced["dim"], convinced["blank"])
+    assert convinced["gray"] < 40 < 60 < min(convinced["dim"], convinced["blank"])
 
 
 def test_the_start_carries_the_rest_until_a_prior_does(model, x_train, digits):
