@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
 from netinvert.data import ASSETS
+from netinvert.metrics import mse
 from netinvert.plots import OUTSIDE, OVER, UNDER, figure_png
 
 MOST_FRAMES = 200  # in one page: beyond that it grows heavy
@@ -53,15 +54,10 @@ def quiz(question: str, choices: Mapping[str, str], right: str):
     right : str
         The right choice.
 
-    Returns
-    -------
-    IPython.display.HTML
-
     Raises
     ------
     ValueError
-        If there are fewer than two choices, one has no sentence, or ``right`` is
-        none of them.
+        If there is one choice only, one without a sentence, or none is right.
     """
     from IPython.display import HTML
 
@@ -89,8 +85,8 @@ def quiz(question: str, choices: Mapping[str, str], right: str):
 class Explorer:
     """A picture with sliders, which :func:`explorer` and :func:`scrubber` make.
 
-    As the last line of a notebook cell it shows the face that fits: ``live()``
-    where a person works in the notebook, otherwise ``static()``.
+    A notebook shows the face that fits: ``live()`` where a person works in it,
+    otherwise ``static()``.
     """
 
     function: Callable
@@ -107,10 +103,7 @@ class Explorer:
             values = map(list.__getitem__, self.choices.values(), places)
             answer = self.function(**dict(zip(self.choices, values, strict=True)))
             if not isinstance(answer, tuple) or len(answer) != 2:
-                raise ValueError(
-                    "the function of an explorer must return a pair (images or "
-                    f"figure, text), got {type(answer).__name__}"
-                )
+                raise ValueError(f"return a pair (images or figure, text): {answer!r}")
             shown, text = answer
             png = figure_png(shown) if isinstance(shown, Figure) else _png(shown)
             self._frames[places] = base64.b64encode(png).decode("ascii"), str(text)
@@ -133,21 +126,17 @@ class Explorer:
         """Return the ipywidgets face: every move of a slider calls the function."""
         import ipywidgets
 
-        controls = [
-            (
-                ipywidgets.ToggleButtons(**common)
-                if len(common["options"]) <= FEW
-                else ipywidgets.SelectionSlider(**common, continuous_update=False)
+        controls = []
+        for name, values in self.choices.items():
+            few = len(values) <= FEW
+            kind = ipywidgets.ToggleButtons if few else ipywidgets.SelectionSlider
+            control = kind(
+                options=[(str(value), place) for place, value in enumerate(values)],
+                description=name.replace("_", " "),
+                style={"description_width": "initial"},
+                **({} if few else {"continuous_update": False}),
             )
-            for common in (
-                {
-                    "options": [(str(value), n) for n, value in enumerate(values)],
-                    "description": _words(name),
-                    "style": {"description_width": "initial"},
-                }
-                for name, values in self.choices.items()
-            )
-        ]
+            controls.append(control)
         picture = ipywidgets.HTML()
 
         def show(_=None) -> None:
@@ -160,8 +149,7 @@ class Explorer:
         for control in controls:
             control.observe(show, names="value")
         show()
-        box = ipywidgets.VBox([ipywidgets.HTML(EXPLORER), picture])
-        box.children += tuple(controls)
+        box = ipywidgets.VBox([ipywidgets.HTML(EXPLORER), picture, *controls])
         box.add_class("ni-explorer")
         return box
 
@@ -183,52 +171,42 @@ def explorer(function: Callable, **choices: Sequence) -> Explorer:
         says the same in words, set below it and read aloud instead of it.
     **choices : sequences
         The values of each setting, such as ``digit=range(10)``,
-        ``prior_weight=[0, 0.1, 1]``. One slider each, first value first.
-
-    Returns
-    -------
-    Explorer
+        ``prior_weight=[0, 0.1, 1]``, first value first. One slider each, or
+        buttons for up to 3 values.
 
     Raises
     ------
     ValueError
-        If there are no choices, a choice has no values, or the page would have
-        to carry more than 200 frames.
+        If a choice has no values, or there would be no frame or more than 200.
 
     Examples
     --------
-    >>> def blend(share):
-    ...     return (1 - share) * three + share * seven, f"{share:.0%} seven"
-    >>> explorer(blend, share=[0, 0.25, 0.5, 0.75, 1])
+    >>> explorer(lambda share: (share * three, f"{share:.0%}"), share=[0, 0.5, 1])
     """
-    listed = {}
-    for name, values in choices.items():
-        listed[name] = [] if isinstance(values, str) else list(values)
-        if not listed[name]:
-            raise ValueError(f"choice {name!r} needs a list of values, got {values!r}")
+    listed = {k: [] if isinstance(v, str) else list(v) for k, v in choices.items()}
     frames = math.prod(map(len, listed.values()))
-    if not listed or frames > MOST_FRAMES:
+    if not listed or not 1 <= frames <= MOST_FRAMES:
         raise ValueError(
-            f"an explorer carries 1 to {MOST_FRAMES} frames, one for every "
-            f"combination of its choices; got {len(listed)} choices with {frames} "
-            "combinations. Pass choices by name, such as digit=range(10), and fewer "
-            "values of each."
+            "each choice needs a list of values, such as digit=range(10), and an "
+            f"explorer carries 1 to {MOST_FRAMES} frames, one for every combination; "
+            f"got {choices} with {frames if listed else 0} combinations"
         )
     return Explorer(function, listed)
 
 
-def scrubber(result) -> Explorer:
+def scrubber(result, truth=None, forward=None, evaluator=None) -> Explorer:
     """Let a reader move through the steps of a search.
 
     Parameters
     ----------
     result : Inversion
-        Of a method that searches images. Its first 4 images are shown at up to
-        24 of the recorded steps, the first and the last among them.
-
-    Returns
-    -------
-    Explorer
+        Of a method that searches images. Its first 4 are shown at up to 24 of the
+        recorded steps, the first and the last among them.
+    truth : array (N, height, width, 1), optional
+        The true inputs: drawn above, and the reconstruction error is told.
+    forward, evaluator : callables, optional
+        The network that was inverted and an independent judge: the output error
+        and what the judge reads are told. Errors are medians of the 4.
 
     Raises
     ------
@@ -241,35 +219,37 @@ def scrubber(result) -> Explorer:
             f"there are no steps to show in the history of {result.method}: only a "
             "search records them"
         )
-    count = len(past["step"])
-    chosen = np.unique(np.linspace(0, count - 1, SCRUBBER_FRAMES).round().astype(int))
-    place_of = {int(past["step"][place]): place for place in chosen}
+    places = np.linspace(0, len(past["step"]) - 1, SCRUBBER_FRAMES).round().astype(int)
+    place_of = {int(past["step"][place]): place for place in places}
 
     def at(step):
-        text = f"step {step}"
+        images = past["inputs"][place_of[step]][:SCRUBBER_IMAGES]
+        told = []
         if "objective" in past:
-            objective = past["objective"][place_of[step]]
-            text += f": objective {np.median(objective):.1e}"
-            text += f", median of {len(objective)} targets"
-        return past["inputs"][place_of[step]][:SCRUBBER_IMAGES], text
+            objective = past["objective"][place_of[step]][:SCRUBBER_IMAGES]
+            told.append(f"objective {np.median(objective):.1e}")
+        if forward is not None:
+            missed = mse(result.targets[: len(images)], forward(images))
+            told.append(f"output error {np.median(missed):.1e}")
+        if truth is not None:
+            missed = mse(truth[: len(images)], images)
+            told.append(f"reconstruction error {np.median(missed):.3f}")
+        if evaluator is not None:
+            reads = np.argmax(evaluator(images), axis=1)
+            told.append(f"the evaluator reads {' '.join(map(str, reads))}")
+        if truth is not None:
+            images = np.concatenate([truth[: len(images)], images], axis=1)
+        return images, f"step {step}: " + ", ".join(told)
 
     return explorer(at, step=list(place_of))
 
 
 def _person_at_kernel() -> bool:
-    """Whether a person's notebook asked for this cell, not a program.
-
-    JupyterLab, Notebook and VS Code send the cell's identity along with its code;
-    nbclient, nbconvert and nbval do not.
-    """
+    """Whether a front end sent the cell's identity along, as no program does."""
     from IPython import get_ipython
 
     parent = getattr(get_ipython(), "get_parent", dict)()
     return "cellId" in parent.get("metadata", {}) or "google.colab" in sys.modules
-
-
-def _words(name: str) -> str:
-    return html.escape(name.replace("_", " "))
 
 
 def _marked(text: str) -> str:
@@ -278,17 +258,15 @@ def _marked(text: str) -> str:
 
 def _control(name: str, values: list[str]) -> str:
     """Buttons for a few values, otherwise a slider; the script enables them."""
-    words = _words(name)
+    words = html.escape(name.replace("_", " "))
     if len(values) <= FEW:
         buttons = "".join(
             f'<button type="button" aria-pressed="{str(not n).lower()}" disabled>'
             f"{html.escape(value)}</button>"
             for n, value in enumerate(values)
         )
-        return (
-            f'<div class="ni-choice" role="group" aria-label="{words}">{words} '
-            f"{buttons}</div>"
-        )
+        start = f'<div class="ni-choice" role="group" aria-label="{words}">{words} '
+        return f"{start}{buttons}</div>"
     return (
         f'<label class="ni-choice">{words} <input type="range" min="0" '
         f'max="{len(values) - 1}" value="0" disabled>'
@@ -313,13 +291,12 @@ def _png(images) -> bytes:
     images = np.asarray(images, dtype="float64")
     if images.ndim == 3:
         images = images[np.newaxis]
-    if images.ndim != 4 or images.shape[3] != 1 or not 1 <= len(images) <= 8:
+    fits = images.ndim == 4 and images.shape[3] == 1 and 1 <= len(images) <= 8
+    if not fits or not np.isfinite(images).all():
         raise ValueError(
-            "expected 1 to 8 grey images, shape (n, height, width, 1), got "
+            "expected 1 to 8 grey images, shape (n, height, width, 1), all finite; got "
             f"{images.shape}. Anything else can be drawn with netinvert.plots."
         )
-    if not np.isfinite(images).all():
-        raise ValueError("the images hold values that are not finite")
     ink = np.clip(images[..., 0] * (GREYS - 1), 0, GREYS - 1).round()
     ink[images[..., 0] > 1 + OUTSIDE] = GREYS
     ink[images[..., 0] < -OUTSIDE] = GREYS + 1
