@@ -89,32 +89,16 @@ def load_fashion_items() -> Split:
 
 
 def read_asset(name: str) -> dict[str, np.ndarray]:
-    """Read the arrays of a file that comes with the package, if it is intact.
-
-    Parameters
-    ----------
-    name : str
-        File name inside ``netinvert/assets``, an ``.npz`` without pickles.
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-
-    Raises
-    ------
-    RuntimeError
-        If the file is missing, or if its SHA-256 differs from the one noted
-        in ``netinvert/assets/SHA256SUMS``. A damaged file is never loaded.
-    """
-    expected = checksum_of(name)
+    """Read the arrays of ``netinvert/assets/NAME``, if they are as they were made."""
+    path, expected = ASSETS / name, checksum_of(name)
     repair = "Install netinvert again, or run `git checkout netinvert/assets`."
-    if not (ASSETS / name).exists():
-        raise RuntimeError(f"The file {ASSETS / name} is missing. {repair}")
-    content = (ASSETS / name).read_bytes()
+    if not path.exists():
+        raise RuntimeError(f"The file {path} is missing. {repair}")
+    content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise RuntimeError(
-            f"The file {ASSETS / name} is damaged and was not loaded.\n"
+            f"The file {path} is damaged and was not loaded.\n"
             f"  SHA-256 expected: {expected}\n"
             f"  SHA-256 found:    {found} ({len(content):,} bytes)\n{repair}"
         )

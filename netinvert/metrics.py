@@ -36,7 +36,12 @@ def mse(images: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
         If the shapes differ, the batch is empty or a value is not finite.
     """
     images, reconstructions = _check_pair(images, reconstructions)
-    return _in_chunks(_squared_difference, images, reconstructions)
+
+    def squared_difference(batch, guesses):
+        difference = batch.astype("float64") - guesses.astype("float64")
+        return (difference.reshape(len(batch), -1) ** 2).mean(axis=1)
+
+    return _in_chunks(squared_difference, images, reconstructions)
 
 
 def psnr(images: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
@@ -101,7 +106,13 @@ def ssim(images: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
             "images without a channel axis pass images[..., None]; for vectors "
             "use mse."
         )
-    return _in_chunks(_flat_window_ssim, images, reconstructions)
+    flat = {"filter_size": SSIM_WINDOW, "filter_sigma": SSIM_SIGMA}
+
+    def flat_window(*pair):
+        pair = (tf.constant(batch, tf.float32) for batch in pair)
+        return tf.image.ssim(*pair, max_val=1.0, **flat).numpy()
+
+    return _in_chunks(flat_window, images, reconstructions)
 
 
 def accuracy(evaluator, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -224,21 +235,6 @@ def mean_and_interval(
     quantile = stdtrit(len(values) - 1, (1 + confidence) / 2)  # Student's t
     error = values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean()), float(quantile * error)
-
-
-def _squared_difference(images, reconstructions):
-    difference = images.astype("float64") - reconstructions.astype("float64")
-    return (difference.reshape(len(images), -1) ** 2).mean(axis=1)
-
-
-def _flat_window_ssim(images, reconstructions):
-    return tf.image.ssim(
-        tf.constant(images, tf.float32),
-        tf.constant(reconstructions, tf.float32),
-        max_val=1.0,
-        filter_size=SSIM_WINDOW,
-        filter_sigma=SSIM_SIGMA,
-    ).numpy()
 
 
 def _in_chunks(measure, *arrays) -> np.ndarray:

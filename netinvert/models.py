@@ -62,10 +62,9 @@ def evaluator() -> keras.Model:
     """
     layers = keras.layers
     inputs = values = keras.Input(IMAGE_SHAPE)
+    settings = {"padding": "same", "activation": "relu"}
     for block, filters in enumerate((16, 48, 96), start=1):
-        values = layers.Conv2D(
-            filters, 3, padding="same", activation="relu", name=f"conv_{block}"
-        )(values)
+        values = layers.Conv2D(filters, 3, name=f"conv_{block}", **settings)(values)
         values = layers.MaxPooling2D(name=f"pool_{block}")(values)
     values = layers.Flatten(name="flatten")(values)
     values = layers.Dropout(0.3, name="dropout")(values)
@@ -125,20 +124,12 @@ PROGRAMS = tuple(  # layers that run a program of their own
     for name in ("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
 )
 # What a model may be made of: classes of these kinds, functions of these modules.
-PARTS = (
-    keras.Operation,  # every layer and model is one
-    keras.Initializer,
-    keras.Regularizer,
-    keras.constraints.Constraint,
-    keras.Quantizer,
-    keras.DTypePolicy,
-    keras.Loss,
-    keras.Metric,
-    keras.Optimizer,
-    keras.optimizers.schedules.LearningRateSchedule,
-    keras.random.SeedGenerator,
-)
+PARTS = (keras.Operation, keras.Initializer, keras.Regularizer, keras.DTypePolicy)
+PARTS += (keras.Loss, keras.Metric, keras.Optimizer, keras.Quantizer)
+PARTS += (keras.constraints.Constraint, keras.random.SeedGenerator)
+PARTS += (keras.optimizers.schedules.LearningRateSchedule,)
 FUNCTIONS = (keras.activations, keras.losses, keras.metrics, keras.ops)
+MAKERS = {"get", "serialize", "deserialize"}  # functions there that build anything
 LIBRARIES = {*sys.stdlib_module_names, "keras", "numpy", "tensorflow"}
 
 
@@ -264,12 +255,13 @@ def check_arrays(file: h5py.File) -> None:
 
     def look(name, link):  # HDF5 loses an error that is raised in here
         array = file[name] if isinstance(link, h5py.HardLink) else None
-        if not isinstance(array, h5py.Dataset):
-            other = isinstance(link, h5py.ExternalLink)
-            return f"{name} is taken from another file" if other else None
-        if array.external or array.is_virtual:
+        stored = isinstance(array, h5py.Dataset)
+        if isinstance(link, h5py.ExternalLink) or (
+            stored and (array.external or array.is_virtual)
+        ):
             return f"{name} is taken from another file"
-        return excess(name, array.nbytes, array.id.get_storage_size())
+        size = array.id.get_storage_size() if stored else 0
+        return excess(name, array.nbytes, size) if stored else None
 
     if complaint := file.visititems_links(look):
         raise ValueError(complaint)
@@ -309,7 +301,7 @@ def suspicion(part: dict) -> tuple[str, bool] | None:
     own = [keras.saving.get_registered_object(key) for key in keys - {"function"}]
     own = [thing for thing in own if thing is not None]
     things = resolved(module, name)
-    if any(is_program(thing) or not is_part(thing, name) for thing in things):
+    if not all(is_part(thing, name) for thing in things):
         if kind == "function":
             return f"{module}.{name}", True
         return f"{kind} {settings.get('name', '')!r}", True
@@ -341,19 +333,16 @@ def resolved(module: str | None, name: str) -> list:
     return [thing for thing in things if thing is not None]
 
 
-def is_part(thing, name: str) -> bool:
-    """Whether this is a class or a function that a model may be made of."""
-    if isinstance(thing, type):
-        return issubclass(thing, PARTS)
-    makers = {"get", "serialize", "deserialize"}
-    return name not in makers and any(
-        getattr(module, name, None) is thing for module in FUNCTIONS
-    )
-
-
 def is_program(thing) -> bool:
     """Whether this is a layer that runs a program of its own."""
     return isinstance(thing, type) and issubclass(thing, PROGRAMS)
+
+
+def is_part(thing, name: str) -> bool:
+    """Whether this is a class or a function that a model may be made of."""
+    if isinstance(thing, type):
+        return issubclass(thing, PARTS) and not issubclass(thing, PROGRAMS)
+    return name not in MAKERS and any(vars(m).get(name) is thing for m in FUNCTIONS)
 
 
 def load_saved_model(path: Path, allow_code: bool) -> keras.Model:

@@ -220,6 +220,36 @@ FAULTS = [
         "tests/methods/test_gradient.py -k changed",
     ),
     Fault(
+        "an array to start from shows nothing",
+        "netinvert/inversion.py",
+        swap("shape == size or size[0] == count", "False"),
+        "tests/test_inversion.py -k start_from",
+    ),
+    Fault(
+        "model files: a name is not resolved",
+        "netinvert/models.py",
+        swap("things = resolved(module, name)", "things = []"),
+        "tests/test_loading.py -k goes_by",
+    ),
+    Fault(
+        "model files: anything may unfold",
+        "netinvert/models.py",
+        swap("max(UNPACKED * packed, CONFIG_BYTES)", "1e30"),
+        "tests/test_loading.py -k unfolds",
+    ),
+    Fault(
+        "TensorFlow's log in a bare kernel",
+        "netinvert/__init__.py",
+        swap("os.dup2(nowhere, 2)", "pass"),
+        "tests/test_quiet.py",
+    ),
+    Fault(
+        "the front looks up",
+        "netinvert/models.py",
+        swap("import h5py\n", "import h5py\n\nimport netinvert.fibers.layers\n"),
+        "tests/test_house.py",
+    ),
+    Fault(
         "decibels doubled",
         "netinvert/metrics.py",
         swap("return -10 *", "return -20 *"),
