@@ -26,10 +26,12 @@ from typing import NamedTuple
 import numpy as np
 
 FORMAT = "netinvert certificate, version 1"
-# What a certificate may need. The largest that were found honestly, of 512 equations,
-# take 30,000 bits and 6 MB; what is within these bounds is read in seconds.
-MOST_BITS = 2**18  # of a numerator or denominator, also a common one
-MOST_BYTES = 2**24  # of a file
+# What a certificate may need, and is read in seconds. One of 512 equations takes
+# 18,000 bits and 5 MB.
+MOST_BITS = 2**17  # of a numerator or denominator, also a common one
+MOST_BYTES = 2**25  # of a file
+WRONG = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError)
+WRONG += (RecursionError,)
 FLOATS = ("float16", "float32", "float64")
 KINDS = {  # the fields that each kind of layer uses, and the axes of its values
     "reshape": ((), None),
@@ -67,20 +69,9 @@ class Layer(NamedTuple):
 class Certificate:
     """The claim that two inputs in a box are different and their values equal.
 
-    Attributes
-    ----------
-    layer : str
-        Name of the layer after which the values are equal.
-    values : tuple of Fraction
-        The values there.
-    first, second : tuple of Fraction
-        The two inputs, flattened.
-    shape : tuple of int
-        Of one input.
-    low, high : Fraction
-        Both inputs lie in this range.
-    network : str
-        sha256 of the network up to that layer, see :func:`fingerprint`.
+    ``layer`` names the layer after which the ``values`` are equal, ``first`` and
+    ``second`` are the inputs of a ``shape``, flattened, in the range from ``low`` to
+    ``high``; ``network`` is the :func:`fingerprint` of the network up to the layer.
     """
 
     layer: str
@@ -103,7 +94,7 @@ class Certificate:
 
 
 def verify(certificate: Certificate, layers: Sequence[Layer]) -> str:
-    """Check a certificate in exact arithmetic.
+    """Check a certificate in exact arithmetic; return what was proved, in words.
 
     Parameters
     ----------
@@ -111,11 +102,6 @@ def verify(certificate: Certificate, layers: Sequence[Layer]) -> str:
         Its numbers are Python's ``int`` and ``Fraction``: others may overflow.
     layers : sequence of Layer
         The network, from :func:`netinvert.fibers.layers_of` or written by hand.
-
-    Returns
-    -------
-    str
-        What has been proved, in words.
 
     Raises
     ------
@@ -363,14 +349,7 @@ def save(certificate: Certificate, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> Certificate:
-    """Read a certificate.
-
-    Raises
-    ------
-    ValueError
-        If the file does not hold one, or is larger, or has longer numbers, than any
-        honest one needs.
-    """
+    """Read a certificate; a ValueError says why a file does not hold an honest one."""
     try:
         with open(path, "rb") as file:
             text = file.read(MOST_BYTES + 1)
@@ -385,14 +364,7 @@ def load(path: str | Path) -> Certificate:
             content[name] = _as_fraction(content[name])
         content["shape"] = tuple(content["shape"])
         return Certificate(**content)
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        ZeroDivisionError,
-        RecursionError,
-    ) as error:
+    except WRONG as error:
         raise ValueError(
             f"{path} does not hold a certificate, or only a part of one: {error!r:.300}"
         ) from error

@@ -50,15 +50,9 @@ def tap(model: keras.Model, layer: str | int) -> keras.Model:
     ------
     ValueError
         If there is no such layer, if it has several outputs or is used several
-        times, or if the model has several inputs, no known graph of layers, or a
-        ``call`` of its own: what it computes is then not in its graph. On a probe,
-        graph and model must give the same.
-
-    Examples
-    --------
-    >>> forward = tap(pretrained("mlp"), "logits")
-    >>> forward.output_shape
-    (None, 10)
+        times, or if the model has several inputs, no known graph of layers, or does
+        something else than its graph: a ``call`` of its own, or another answer to a
+        probe.
     """
     check_graph(model)
     if not isinstance(layer, str | Integral) or isinstance(layer, bool):
@@ -236,10 +230,11 @@ def up_to_logits(model: keras.Model) -> keras.Model:
 
 def squashes(layer) -> bool:
     """Whether a layer or operation of Keras's own is a softmax or sigmoid alone."""
-    known = type(layer).__module__.startswith("keras.") and not replaced(layer)
+    if not type(layer).__module__.startswith("keras.") or replaced(layer):
+        return False
     if type(layer) is keras.layers.Activation:
-        return known and layer.activation in SQUASHING
-    return known and type(layer).__name__ in SQUASHING_OPERATIONS
+        return layer.activation in SQUASHING
+    return type(layer).__name__ in SQUASHING_OPERATIONS
 
 
 def calls_in(model: keras.Model) -> list:
@@ -326,24 +321,10 @@ def plain_relu(layer) -> bool:
 
 
 def as_function(forward) -> Callable:
-    """Turn a forward network into a function from a batch to a batch.
+    """Turn a forward network into a function from a batch to one tensor (N, ...).
 
-    Parameters
-    ----------
-    forward : keras.Model, keras.Layer or callable
-        Keras models run as they do after training: dropout does nothing, batch
-        normalization uses its stored statistics.
-
-    Returns
-    -------
-    callable
-        Batch (N, ...) to one tensor (N, ...).
-
-    Raises
-    ------
-    ValueError
-        If forward cannot be called, is a model's ``predict``, or has more than one
-        input or output.
+    Keras models run as they do after training. A ValueError says why what cannot be
+    called, is a model's ``predict``, or has several inputs or outputs, will not do.
     """
     if not callable(forward):
         raise ValueError(
@@ -355,8 +336,7 @@ def as_function(forward) -> Callable:
     if isinstance(owner, keras.Model) and str(name).startswith("predict"):
         raise ValueError(
             f"The forward network is {owner.name!r}.{name}, which answers in NumPy: no "
-            "gradient passes through it. Pass the model itself, without "
-            f".{name}."
+            f"gradient passes through it. Pass the model itself, without .{name}."
         )
     if isinstance(forward, keras.Model):
         check_one_input(forward)
@@ -386,22 +366,9 @@ def check_one_output(outputs: list) -> None:
 
 
 def input_shape_of(forward) -> tuple[int, ...] | None:
-    """Return the shape of one input, or None where it cannot be known.
+    """Return the shape of one input, without batch, or None where it is not known.
 
-    Parameters
-    ----------
-    forward : keras.Model or callable
-
-    Returns
-    -------
-    tuple of int or None
-        Without the batch axis. None for a function, a model that has neither been
-        built nor called, and one that takes inputs of any size.
-
-    Raises
-    ------
-    ValueError
-        If forward is a model with several inputs.
+    That is: of a function, a model neither built nor called, or one for any size.
     """
     if not isinstance(forward, keras.Model):
         return None

@@ -323,8 +323,8 @@ def test_what_a_certificate_may_need_is_bounded(tmp_path):
     honest = (tmp_path / "pair.json").read_text()
     start = time.process_time()
     for text, reason in (
-        (honest.replace('"1/3"', f'"{long}/1{long}"'), "more than 262,144 bits"),
-        (honest + " " * certificates.MOST_BYTES, "more than 16,777,216 bytes"),
+        (honest.replace('"1/3"', f'"{long}/1{long}"'), "more than 131,072 bits"),
+        (honest + " " * certificates.MOST_BYTES, "more than 33,554,432 bytes"),
     ):
         (tmp_path / "large.json").write_text(text)
         with pytest.raises(ValueError, match=f"large.json does not hold .*{reason}"):

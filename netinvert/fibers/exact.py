@@ -43,27 +43,8 @@ def certify(
 
     As many pixels as there are independent equations are solved for in exact
     arithmetic, by python-flint; they move by about the size of a rounding error.
-
-    Parameters
-    ----------
-    layers, steps
-        The network, in both forms.
-    on, jacobian
-        The cell of ``found``.
-    x, found : float64 arrays (n,)
-    shape : tuple of int
-        Of an input.
-    bounds : (low, high)
-
-    Returns
-    -------
-    Certificate
-
-    Raises
-    ------
-    Infeasible
-        If too few pixels have room, or the answer lies on a wall of its cell and
-        has crossed it by the last digits.
+    ``on`` and ``jacobian`` are of the cell of ``found`` (n,). Infeasible if too few
+    pixels have room, or the answer has crossed a wall by the last digits.
     """
     low, high = bounds
     columns, rows = pivots(jacobian, (found > low + ROOM) & (found < high - ROOM))
@@ -112,13 +93,7 @@ def check(whole, twin: list[Fraction], values: tuple, bounds) -> None:
 
 
 def pivots(jacobian: np.ndarray, room: np.ndarray) -> tuple[list[int], list[int]]:
-    """Choose pixels with room, and outputs, such that each can mend the others.
-
-    Returns
-    -------
-    columns, rows : lists of int
-        Of the same length: the rank of the Jacobian.
-    """
+    """Choose pixels with room, and as many outputs, that can mend each other."""
     free = np.flatnonzero(room)
     order, rank = independent(jacobian[:, free])
     if rank < independent(jacobian)[1]:
@@ -149,15 +124,9 @@ def exact(
 ) -> tuple[list[int], int, list[list[int]]]:
     """Compute outputs and chosen columns of the Jacobian in a cell, in integers.
 
-    Without a cell it is that of the input, by the exact sign of every unit.
-
-    Returns
-    -------
-    values : list of int
-        The outputs, above the denominator ``scale * below``.
-    scale : int
-    directions : one list of int per column
-        The derivatives, above the denominator ``scale``.
+    Without a cell it is that of the input, by the exact sign of every unit. The
+    values are above the denominator ``scale * below``, the directions, one per
+    column, above ``scale``.
     """
     values = fmpz_mat(1, len(numerators), numerators)
     directions, scale, remaining = None, 1, iter(on or [])

@@ -1,4 +1,4 @@
-"""A ReLU network as affine maps, and bends between them: a piecewise-linear network.
+"""A ReLU network as a piecewise-linear one: affine maps, and bends between them.
 
 As long as every unit stays on its side of zero, the whole network is one affine map.
 The inputs for which it does so form an activation region ("cell"), bounded by one wall

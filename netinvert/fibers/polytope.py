@@ -51,27 +51,9 @@ def nearest(
     prices at which all rows are fulfilled: the dual of the projection is concave,
     piecewise quadratic, and has one variable per row.
 
-    Parameters
-    ----------
-    polytope : Polytope
-    target : float array (n,)
-    reach : float
-        Give up where every point is farther away than this.
+    Infeasible if there is none within ``reach``: the dual proves it, whose value is
+    never above half the squared distance. RuntimeError if neither method settles.
 
-    Returns
-    -------
-    float array (n,)
-
-    Raises
-    ------
-    Infeasible
-        If the polytope has no point within reach. The dual proves it: its value
-        is never above half the squared distance.
-    RuntimeError
-        If neither method settles.
-
-    Notes
-    -----
     A projected Newton method (Bertsekas 1982) on the dual. With more rows than
     numbers the dual is the larger problem, and many walls nearly coincide: then, or
     where Newton's method does not settle, :func:`nearest_inside` takes over.
@@ -151,15 +133,7 @@ def extremes(polytope: Polytope, start: np.ndarray) -> tuple[np.ndarray, np.ndar
     A point that is found by pulling at some coordinates is a witness for all of
     them: what touches the box there need not be looked at again.
 
-    Parameters
-    ----------
-    polytope : Polytope
-    start : float array (n,)
-        A point of the polytope.
-
-    Returns
-    -------
-    lowest, highest : float arrays (n,)
+    ``start`` (n,) is any point of the polytope.
     """
     everything = np.arange(len(start))
     ends = []
@@ -181,15 +155,8 @@ def extremes(polytope: Polytope, start: np.ndarray) -> tuple[np.ndarray, np.ndar
 def center(polytope: Polytope) -> np.ndarray:
     """Return a point that keeps a distance from every wall and from the box.
 
-    Parameters
-    ----------
-    polytope : Polytope
-
-    Returns
-    -------
-    float array (n,)
-        The point closest to mid-grey, among those that keep the largest distance
-        of a quarter of the box, an eighth, a sixteenth and so on.
+    It is the closest to mid-grey among those that keep the largest distance of a
+    quarter of the box, an eighth, a sixteenth and so on.
     """
     rows, values, equal, low, high = polytope
     grey = np.full(rows.shape[1], (low + high) / 2)
@@ -210,22 +177,8 @@ def hit_and_run(
 ) -> np.ndarray:
     """Walk at random: over and over, to a random place on a random line.
 
-    Parameters
-    ----------
-    polytope : Polytope
-    starts : float array (N, n)
-        Points inside, each the start of a walk of its own.
-    steps : int
-    seed : int
-
-    Returns
-    -------
-    float array (N, n)
-        Where the walks end.
-
-    Notes
-    -----
-    Hit-and-run (Smith 1984): after many steps the ends are uniform in the polytope.
+    Hit-and-run (Smith 1984) from points (N, n) inside, each the start of a walk of
+    its own: after many steps the ends are uniform in the polytope.
     """
     rows, values, equal, low, high = polytope
     generator = np.random.default_rng(seed)

@@ -1,9 +1,10 @@
 """What cannot be known: other inputs with exactly the same output.
 
-The fiber of x is the set of all inputs with the same output as x. Within the cell
-of x, in which a ReLU network is affine, it is a polytope, and questions about it
-have answers: the point nearest to any picture, the range of every pixel, random
-points. Equality is handed over as a certificate that somebody else can verify.
+The fiber of x is the set of all inputs with the same output as x. Within the
+activation region ("cell") of x, in which a ReLU network (piecewise linear) is affine,
+it is a polytope, and questions about it have answers: the point nearest to any
+picture, the range of every pixel, random points. Equality is handed over as a
+certificate that somebody else can verify.
 """
 
 from __future__ import annotations
@@ -36,26 +37,8 @@ def collision(
     The first layer's values are equal before its activation, so everything after
     it is equal as well, whatever it may be.
 
-    Parameters
-    ----------
-    network : keras.Model or sequence of Layer
-        Its first layer with weights is Dense or Conv2D.
-    x, toward : arrays (*input_shape)
-        The input, and the picture that its twin shall look like.
-    bounds : (low, high)
-        The range of every number of an input.
-
-    Returns
-    -------
-    Certificate
-        ``inputs[0]`` is x, ``inputs[1]`` its twin.
-
-    Raises
-    ------
-    ValueError
-        If x lies outside the bounds, or a shape does not fit.
-    Infeasible
-        If no other input in the bounds has the same values.
+    Parameters, answer and errors are those of :func:`metamer`; the first layer with
+    weights is Dense or Conv2D.
     """
     return metamer(network, x, toward, first_affine(network), bounds)
 
@@ -239,7 +222,7 @@ def samples(
 def split(
     network: Network, inputs: np.ndarray, layer: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split inputs into what a layer sees of them and what it does not.
+    """Split inputs into row-space and null-space parts: seen by a layer, and not.
 
     Parameters
     ----------
