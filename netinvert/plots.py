@@ -40,6 +40,7 @@ COLORS = COLOURS = tuple(STYLE["axes.prop_cycle"].by_key()["color"])
 QUIET = INK  # until no chapter says QUIET or COLOURS
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":", (0, (8, 2)), (0, (1, 1)))
+Rows = Mapping[str, np.ndarray]
 LEGEND = {"ncols": 3, "frameon": False, "fontsize": 10}
 OVER, UNDER = "#D55E00", "#56B4E9"
 GREYS = colormaps["gray_r"].with_extremes(over=OVER, under=UNDER)
@@ -59,14 +60,7 @@ class Picture(Figure):
 def figure_png(figure: Figure) -> bytes:
     """Draw a figure as a PNG file: the same bytes on every run.
 
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-
-    Returns
-    -------
-    bytes
-        With a palette of 256 colors: a third of the weight and no visible loss.
+    It has a palette of 256 colors: a third of the weight and no visible loss.
     """
     for text in figure.findobj(Text):  # written outside of our style
         if to_rgb(text.get_color()) == (0, 0, 0):
@@ -93,19 +87,9 @@ def figure_png(figure: Figure) -> bytes:
 
 
 def axes_for(xlabel: str, ylabel: str, height: float = 3.3) -> Axes:
-    """Begin a figure of your own in the style of the others.
+    """Begin a figure of your own in our style; draw, then show the axes' ``figure``.
 
-    Parameters
-    ----------
-    xlabel, ylabel : str
-        With units.
-    height : float
-        In inches; the width is that of the book's column.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        Draw on it, then show its ``figure``.
+    Labels with units; ``height`` in inches, the width is that of the book's column.
     """
     with style.context(["default", STYLE]):
         axes = Picture(figsize=(WIDTH, height), layout="constrained").subplots()
@@ -114,10 +98,7 @@ def axes_for(xlabel: str, ylabel: str, height: float = 3.3) -> Axes:
 
 
 def compare(
-    rows: Mapping[str, np.ndarray],
-    captions: Mapping[str, Sequence] | None = None,
-    titles: Sequence | None = None,
-    bounds: tuple[float, float] = (0.0, 1.0),
+    rows: Rows, captions: Rows | None = None, titles=None, bounds=(0.0, 1.0)
 ) -> Picture:
     """Draw a grid of images: one row per label, one column per image.
 
@@ -142,10 +123,8 @@ def compare(
     rows, across = _checked(rows)
     captions = captions or {}
     if not isinstance(captions, Mapping) or not captions.keys() <= rows.keys():
-        raise ValueError(
-            "captions must be a dict of label to texts, its labels among "
-            f"{list(rows)}; got {captions!r}"
-        )
+        known = f"labels among {list(rows)}; got {captions!r}"
+        raise ValueError(f"captions must be a dict of label to texts, its {known}")
     if np.shape(bounds) != (2,) or not np.isfinite(bounds).all() or not np.ptp(bounds):
         raise ValueError(
             "bounds must be two different numbers, the values of white and of black; "
@@ -168,26 +147,22 @@ def compare(
     for place, text in zip(corners[0], _texts(titles, across), strict=True):
         middle = place + np.array([side / 2, side + 0.04])
         axes.text(*middle, text, ha="center", va="bottom")
-    for places, height, (label, images) in zip(
-        corners, above, rows.items(), strict=True
-    ):
+    for row, (label, images) in enumerate(rows.items()):
+        places, (left, bottom) = corners[row], corners[row, 0]
         if heads:
-            top = places[0] + (0, side + height - LINE + 0.04)
-            axes.text(*top, label, ha="left", va="bottom")
+            axes.text(
+                left, bottom + side + above[row] - LINE + 0.04, label, va="bottom"
+            )
         else:
-            beside = places[0] + (-0.06, side / 2)
-            axes.text(*beside, "\n".join(_wrap(label)), ha="right", va="center")
+            look = {"ha": "right", "va": "center"}
+            axes.text(left - 0.06, bottom + side / 2, "\n".join(_wrap(label)), **look)
         texts = _texts(captions.get(label), across)
         for place, image, text in zip(places, images, texts, strict=True):
             _draw_image(axes, place, cell, image, bounds, text)
     return axes.figure
 
 
-def vectors(
-    rows: Mapping[str, np.ndarray],
-    names: Sequence[str] | None = None,
-    titles: Sequence | None = None,
-) -> Picture:
+def vectors(rows: Rows, names: Sequence | None = None, titles=None) -> Picture:
     """Draw inputs that are not images: one panel per input, one mark per label.
 
     Parameters
@@ -209,8 +184,7 @@ def vectors(
     if len(shapes) > 1 or any(len(shape) != 2 for shape in shapes):
         raise ValueError(f"vectors needs rows of one shape (N, d), got {shapes}")
     places = np.arange(shapes.pop()[1])
-    across = min(panels, 4)
-    down = -(-panels // across)
+    across, down = min(panels, 4), -(-panels // 4)
     with style.context(["default", STYLE]):
         figure = Picture(figsize=(WIDTH, 0.4 + 1.6 * down), layout="constrained")
         grid = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
@@ -233,18 +207,12 @@ def vectors(
 def history(results, ylabel: str = "objective") -> Picture:
     """Draw how a search went: the median over targets and the middle 80 %.
 
+    The scale is logarithmic unless an objective goes below zero.
+
     Parameters
     ----------
     results : Inversion, or dict of label to Inversion
-        Results of methods that search, and so recorded a history.
-    ylabel : str
-        What the method's objective measures.
-
-    Returns
-    -------
-    Picture
-        Objective against step; the scale is logarithmic unless an objective goes
-        below zero. The band runs from the 10th to the 90th percentile.
+        Of methods that search, and so recorded a history.
 
     Raises
     ------
@@ -256,27 +224,17 @@ def history(results, ylabel: str = "objective") -> Picture:
     lowest = np.inf
     for number, (label, result) in enumerate(results.items()):
         if "objective" not in result.history:
-            raise ValueError(
-                f"there is no objective to draw in the history of {result.method}: "
-                "only a search records one"
-            )
+            raise ValueError(f"{result.method}: only a search records an objective")
         steps, values = result.history["step"], result.history["objective"]
-        low, middle, high = np.percentile(values, [10, 50, 90], axis=1)
-        look = _look(number) | {"marker": ""}
-        _draw_band(axes, steps, (low, middle, high), look, label)
+        band = np.percentile(values, [10, 50, 90], axis=1)
+        _draw_band(axes, steps, *band, _look(number) | {"marker": ""}, label)
         lowest = min(lowest, np.min(values))
     if lowest >= 0:
         axes.set_yscale("log", nonpositive="clip")
     return label_ends(axes)
 
 
-def curve(
-    x: Sequence,
-    values: Mapping[str, np.ndarray],
-    xlabel: str,
-    ylabel: str,
-    floors: Mapping[str, float] | None = None,
-) -> Picture:
+def curve(x: Sequence, values: Rows, xlabel: str, ylabel: str, floors=None) -> Picture:
     """Draw a study: the mean of each setting with its 95 % confidence interval.
 
     Parameters
@@ -295,7 +253,7 @@ def curve(
     Raises
     ------
     ValueError
-        If a row has not one column per setting, or a value is not finite.
+        If a row has not one column per setting, all finite.
     """
     named = isinstance(x[0], str)
     places = np.arange(len(x)) if named else np.asarray(x)
@@ -304,8 +262,8 @@ def curve(
         rows = np.atleast_2d(rows)
         if rows.shape[1:] != places.shape or not np.isfinite(rows).all():
             raise ValueError(
-                f"{label!r} must hold finite values of shape (R, {len(x)}), one "
-                f"column per setting; got shape {np.shape(values[label])}"
+                f"{label!r} must hold finite values of shape (R, {len(x)}), for each "
+                f"setting a column; got shape {np.shape(values[label])}"
             )
         middle = rows.mean(axis=0)
         half = [
@@ -317,7 +275,7 @@ def curve(
             axes.errorbar(aside, middle, half, label=label, **look)
         else:
             band = middle - half, middle, middle + half
-            _draw_band(axes, places, band, _look(number), label)
+            _draw_band(axes, places, *band, _look(number), label)
     for label, floor in (floors or {}).items():
         axes.axhline(floor, color=INK, linewidth=1.2, linestyle=":")
         at = {"xy": (1, floor), "xycoords": axes.get_yaxis_transform()}
@@ -330,13 +288,7 @@ def curve(
 
 
 def label_ends(axes: Axes) -> Picture:
-    """Set the label of each line at its right end, instead of a legend.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-        From :func:`axes_for`, its lines drawn with ``label=``, its scales chosen.
-    """
+    """Set the label of each line at its right end; no legend. Choose scales first."""
     to_share = axes.transData + axes.transAxes.inverted()  # of the axes' height
     ends = []
     for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -370,12 +322,10 @@ def inversion_figure(result) -> Picture:
 
 
 def _paper(above, below, across, margin) -> tuple[Axes, np.ndarray, float]:
-    """Lay out square cells for images on one sheet, measured in inches.
+    """Axes, the lower left corner of every cell and its side, all in inches.
 
-    ``above`` and ``below`` say how much room each row needs for text, ``margin``
-    how much the labels on the left. Returns the axes, the lower left corner of
-    every cell and the side of a cell. Axes for each image would draw ten times as
-    slowly.
+    Rows get room for text ``above`` and ``below`` them, labels a ``margin`` on the
+    left. One sheet for all images: axes for each would draw ten times as slowly.
     """
     cell = min(LARGEST_CELL, (WIDTH - margin - EDGE) / across)
     heights = np.add(above, below) + cell + EDGE
@@ -408,8 +358,7 @@ def _draw_image(axes, place, cell, image, bounds, caption) -> None:
     axes.text(left + width / 2, place[1] - 0.03, caption, ha="center", va="top")
 
 
-def _draw_band(axes, x, band, look, label) -> None:
-    low, middle, high = band
+def _draw_band(axes, x, low, middle, high, look, label) -> None:
     axes.plot(x, middle, label=label, **look)
     axes.fill_between(x, low, high, color=look["color"], alpha=0.18, lw=0)
 
@@ -436,10 +385,8 @@ def _texts(values, count: int) -> list[str]:
 def _checked(rows) -> tuple[dict[str, np.ndarray], int]:
     """Return the rows as arrays of one length, and that length."""
     if not isinstance(rows, Mapping):
-        raise ValueError(
-            "what to draw must be a dict of label to array, such as "
-            f'{{"originals": images}}; got {type(rows).__name__}'
-        )
+        kind = type(rows).__name__
+        raise ValueError(f'give a dict of label to array, {{"true": x}}; got {kind}')
     rows = {label: np.asarray(values) for label, values in rows.items()}
     lengths = {label: len(values) for label, values in rows.items()}
     counts = set(lengths.values())

@@ -267,7 +267,7 @@ def test_a_grid_that_cannot_be_drawn_is_refused(rows, options, message):
 def test_curves_that_cannot_be_drawn_are_refused():
     with pytest.raises(ValueError, match=r"shape \(R, 2\).*got shape \(3,\)"):
         plots.curve([1, 2], {"a": [1.0, 2.0, 3.0]}, "", "")
-    with pytest.raises(ValueError, match="only a search records one"):
+    with pytest.raises(ValueError, match="only a search records"):
         plots.history(SimpleNamespace(method="ridge", history={}))
     with pytest.raises(ValueError, match="one shape"):
         plots.vectors({"a": np.zeros((2, 3)), "b": np.zeros((2, 4))})
