@@ -37,7 +37,6 @@ OUTSIDE = 0.05  # share of the range; pixels further outside it are drawn in col
 STYLE = rc_params_from_file(ASSETS / "book.mplstyle", use_default_template=False)
 INK = STYLE["text.color"]
 COLORS = COLOURS = tuple(STYLE["axes.prop_cycle"].by_key()["color"])
-QUIET = INK  # until no chapter says QUIET or COLOURS
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":", (0, (8, 2)), (0, (1, 1)))
 Rows = Mapping[str, np.ndarray]

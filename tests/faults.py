@@ -435,6 +435,18 @@ FAULTS = [
         ),
         "tests/studies/test_results.py -k comes",
     ),
+    Fault(
+        "a quiz gives its answers away",
+        "netinvert/widgets.py",
+        swap("base64.b64encode(reply).decode()", "reply.decode()"),
+        "tests/test_widgets.py -k quiz",
+    ),
+    Fault(
+        "figures: ink that is lost on a dark page",
+        "netinvert/assets/book.mplstyle",
+        swap("text.color: 767676", "text.color: 333333"),
+        "tests/test_plots.py -k ink",
+    ),
     Fault("stored picture emptied", CHAPTER, on_cells(empty_picture), CHAPTER),
     Fault("stored number changed", CHAPTER, on_cells(change_a_stored_digit), CHAPTER),
     Fault("its last digit by two", CHAPTER, on_cells(change_a_last_digit), CHAPTER),
