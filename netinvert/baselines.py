@@ -1,8 +1,9 @@
 """What every method has to beat: reconstructions that search for nothing.
 
-All are called alike, with training pairs and the targets to invert. Where the
-outputs have several dimensions they are flattened; distances and regressions are
-taken in the space of the layer whose output is held.
+All are called alike, with training inputs (M, ...), the network's outputs for them
+(M, ...) and the targets to invert (N, ...), and answer float32 arrays (N, ...) shaped
+like the inputs. Distances and regressions are taken in the space of the outputs,
+flattened. Arrays that do not fit each other, or are not finite, are a ValueError.
 """
 
 from __future__ import annotations
@@ -15,26 +16,7 @@ PENALTIES = np.logspace(-7, 1, 33)
 
 
 def blank(inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Answer with zeros.
-
-    Parameters
-    ----------
-    inputs : array (M, ...)
-        Training inputs.
-    outputs : array (M, ...)
-        The network's outputs for them.
-    targets : array (N, ...)
-        Outputs to invert.
-
-    Returns
-    -------
-    float32 array (N, ...)
-
-    Raises
-    ------
-    ValueError
-        If the arrays do not fit each other or hold values that are not finite.
-    """
+    """Answer with zeros."""
     inputs, _, targets = _check(inputs, outputs, targets)
     return np.zeros((len(targets), *inputs.shape[1:]), "float32")
 
@@ -42,10 +24,7 @@ def blank(inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray) -> np.nd
 def mean_image(
     inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray
 ) -> np.ndarray:
-    """Answer with the mean of the training inputs, whatever the target.
-
-    Parameters, Returns and Raises are those of :func:`blank`.
-    """
+    """Answer with the mean of the training inputs, whatever the target."""
     inputs, _, targets = _check(inputs, outputs, targets)
     return np.repeat(inputs.mean(axis=0, keepdims=True), len(targets), axis=0)
 
@@ -55,23 +34,8 @@ def class_mean(
 ) -> np.ndarray:
     """Answer with the mean of the training inputs of the same class.
 
-    Parameters
-    ----------
-    inputs : array (M, ...)
-        Training inputs.
-    labels : integer array (M,)
-        Their classes.
-    target_labels : integer array (N,)
-        The class that each target names, such as ``logits.argmax(axis=-1)``.
-
-    Returns
-    -------
-    float32 array (N, ...)
-
-    Raises
-    ------
-    ValueError
-        As for :func:`blank`, and if a class has no training input.
+    Called with the classes of the inputs, integers (M,), and those that the targets
+    name, (N,), such as ``logits.argmax(axis=-1)``; each must have a training input.
     """
     inputs, labels, target_labels = _check(inputs, labels, target_labels)
     if labels.shape[1] != 1 or not np.isin(target_labels, labels).all():
@@ -87,10 +51,7 @@ def class_mean(
 def nearest_neighbor(
     inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray
 ) -> np.ndarray:
-    """Answer with the training input whose output is closest to the target.
-
-    Parameters, Returns and Raises are those of :func:`blank`.
-    """
+    """Answer with the training input whose output is closest to the target."""
     return knn_mean(inputs, outputs, targets, k=1)
 
 
@@ -99,14 +60,13 @@ def knn_mean(
 ) -> np.ndarray:
     """Answer with the mean of the k training inputs with the closest outputs.
 
-    Parameters, Returns and Raises are those of :func:`blank`; ``k`` lies between
-    1 and the number of training pairs.
+    k lies between 1 and M.
     """
     inputs, outputs, targets = _check(inputs, outputs, targets)
     _check_size("k", k, len(inputs))
     answer = []
     for start in range(0, len(targets), CHUNK):
-        # |a - b|^2 without |a|^2, which is the same for all neighbours of a
+        # |a - b|^2 without |a|^2, which is the same for all neighbors of a
         closeness = targets[start : start + CHUNK] @ outputs.T
         distance = np.sum(outputs**2, axis=1) - 2 * closeness
         nearest = np.argpartition(distance, k - 1, axis=1)[:, :k]
@@ -117,11 +77,8 @@ def knn_mean(
 def ridge(inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Answer with the best linear function of the target, kept from overfitting.
 
-    One penalty for all pixels, chosen by generalised cross-validation (Golub,
-    Heath and Wahba 1979), which needs a single decomposition for all penalties.
-
-    Parameters, Returns and Raises are those of :func:`blank`. Values stay in the
-    range of the training inputs.
+    One penalty for all pixels, chosen by generalized cross-validation (Golub, Heath
+    and Wahba 1979). Values stay in the range of the training inputs.
     """
     inputs, outputs, targets = _check(inputs, outputs, targets)
     flat = inputs.reshape(len(inputs), -1).astype("float64")
@@ -132,26 +89,9 @@ def ridge(inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray) -> np.nd
 def pca_floor(inputs: np.ndarray, images: np.ndarray, k: int) -> np.ndarray:
     """Answer with the projection of the true images on k principal components.
 
-    Not a rival, since it sees the true images: it tells how good k numbers can be
-    if they are spent linearly. Values stay in the range of the training inputs.
-
-    Parameters
-    ----------
-    inputs : array (M, ...)
-        Training inputs, which give the components.
-    images : array (N, ...)
-        The true images.
-    k : int
-        From 1 to the number of pixels, or of training inputs if that is less.
-
-    Returns
-    -------
-    float32 array (N, ...)
-
-    Raises
-    ------
-    ValueError
-        If the arrays do not fit each other or k is out of its range.
+    Not a rival, since it sees the true images (N, ...): it tells how good k numbers
+    can be if they are spent linearly. k lies between 1 and the number of pixels, or
+    of training inputs if that is less; values stay in the range of these.
     """
     inputs, flat, images_flat = _check(inputs, inputs, images)
     _check_size("k", k, min(flat.shape))

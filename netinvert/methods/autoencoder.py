@@ -40,15 +40,10 @@ from netinvert.methods.gradient import (
 from netinvert.models import load_weights
 from netinvert.objectives import Objective, relative_error
 
-CHUNK = 1000  # inputs encoded at once
-
 
 @dataclass
 class AutoencoderInversion:
-    """Search in the code of an autoencoder for an input that fits the target.
-
-    Proposes only what the decoder can draw: things like the inputs that the
-    autoencoder was trained on, even where the target says little.
+    """Search in an autoencoder's code: for what its decoder can draw, and fits.
 
     Parameters
     ----------
@@ -57,19 +52,13 @@ class AutoencoderInversion:
         the package, trained for longer on the 8,000 training digits. A model of
         two layers, encoder and decoder, such as
         :func:`~netinvert.methods.autoencoder.train_autoencoder` returns: that one.
-        Training once and passing the model saves time when several networks or
-        layers are inverted.
-    latent_size : int
-        Numbers in the code of the autoencoder that ``fit`` trains.
-    variational : bool
-        Whether that is a variational autoencoder.
-    epochs : int
-        For how many passes over the inputs it trains.
+    latent_size, variational, epochs : int, bool, int
+        Of the autoencoder that ``fit`` trains: numbers in its code; whether it is a
+        variational one; passes over the inputs.
     objective : Objective, optional
-        What to minimise; by default ``relative_error``.
+        What to minimize; by default ``relative_error``.
     prior : float
-        How much an unusual code costs: weight of its mean square, added to the
-        objective. 0 for none.
+        Weight of the code's mean square, added to the objective; 0 for none.
     start : "estimate", "mean", "noise", array or Method
         Where to begin: the code that a regression, learned by ``fit``, reads off
         the target; the mean code; a random one, the same for every target; the
@@ -107,9 +96,7 @@ class AutoencoderInversion:
             setattr(self, name, check_count(name, getattr(self, name)))
         self.seed = check_count("seed", self.seed, minimum=0)
         if not (isinstance(self.prior, Real) and 0 <= self.prior < np.inf):
-            raise ValueError(
-                f"prior must be a number of at least 0, got {self.prior!r}"
-            )
+            raise ValueError(f"prior must be a number of at least 0, got {self.prior}")
         check_start(self.start, ("estimate", "mean", "noise"))
         known = self.autoencoder is None or isinstance(self.autoencoder, keras.Model)
         if not known and self.autoencoder != "digits":
@@ -121,18 +108,14 @@ class AutoencoderInversion:
     def fit(self, forward, inputs) -> AutoencoderInversion:
         """Train the autoencoder on inputs (M, ...), and the estimate of the code."""
         inputs = check_inputs(forward, inputs)
-        if self.autoencoder is None:
+        autoencoder = self.autoencoder
+        if autoencoder is None:
+            kind = self.latent_size, self.variational
             autoencoder = train_autoencoder(
-                inputs,
-                self.latent_size,
-                self.variational,
-                epochs=self.epochs,
-                seed=self.seed,
+                inputs, *kind, epochs=self.epochs, seed=self.seed
             )
-        elif self.autoencoder == "digits":
+        elif isinstance(autoencoder, str):
             autoencoder = digits_autoencoder()
-        else:
-            autoencoder = self.autoencoder
         self.encoder_, self.decoder_ = halves(autoencoder, inputs.shape[1:])
         self.mean_ = inputs.mean(axis=0)
         codes = evaluate(as_function(self.encoder_), inputs, CHUNK)
@@ -146,34 +129,20 @@ class AutoencoderInversion:
 
     @property
     def input_shape_(self) -> tuple[int, ...] | None:
-        """Shape of one input, once fitted."""
         return None if self.mean_ is None else self.mean_.shape
 
     def solve(self, forward, targets, *, bounds, seed, input_shape):
         """Propose inputs for a batch of targets; see :class:`netinvert.Method`."""
         self._check_fitted(targets, input_shape)
-        drawing = Drawing(
-            self.decoder_,
-            as_tuple(self.center_),
-            self.spread_,
-            float(self.prior),
-            None if bounds is None else tuple(map(as_tuple, bounds)),
-        )
+        box = None if bounds is None else tuple(map(as_tuple, bounds))
+        where = as_tuple(self.center_), self.spread_
+        drawing = Drawing(self.decoder_, *where, float(self.prior), box)
+        objective, found = self.objective or relative_error, []
         task = {"bounds": bounds, "input_shape": input_shape}
-        found = []
         for restart in range(self.restarts):
             start = "noise" if restart else self.start
             code = self._begin(start, forward, targets, seed=seed + restart, **task)
-            found.append(
-                search(
-                    forward,
-                    targets,
-                    code,
-                    drawing,
-                    self.objective or relative_error,
-                    self,
-                )
-            )
+            found.append(search(forward, targets, code, drawing, objective, self))
         return best_of(found, targets)
 
     def _begin(self, start, forward, targets, **task) -> np.ndarray:
@@ -184,10 +153,8 @@ class AutoencoderInversion:
             return self._scaled(evaluate(as_function(self.encoder_), inputs, CHUNK))
         if start == "estimate":
             return self.regression_(targets)
-        if start == "mean":
-            return np.zeros(shape)
         noise = np.random.default_rng(task["seed"]).standard_normal(shape[1])
-        return np.broadcast_to(noise, shape)
+        return np.broadcast_to(noise if start == "noise" else 0.0, shape)
 
     def _scaled(self, codes: np.ndarray) -> np.ndarray:
         return (codes - self.center_) / self.spread_
@@ -198,19 +165,16 @@ class AutoencoderInversion:
                 "AutoencoderInversion has no decoder yet: call method.fit(forward, "
                 "inputs) with inputs like those you expect back"
             )
-        if tuple(input_shape) != self.input_shape_ or (
-            targets.shape[1:] != self.output_shape_
-        ):
+        learned = self.output_shape_, self.input_shape_
+        if (asked := (targets.shape[1:], tuple(input_shape))) != learned:
             raise ValueError(
-                f"this method was fitted to a network from {self.input_shape_} to "
-                f"{self.output_shape_} and cannot invert one from "
-                f"{tuple(input_shape)} to {targets.shape[1:]}: call "
-                "method.fit(forward, inputs) with that network first"
+                "this AutoencoderInversion was fitted to go from outputs to inputs of "
+                f"shapes {learned}, not {asked}: call method.fit(forward, inputs)"
             )
 
 
-ENCODER_WIDTHS = (256, 128)
-DECODER_WIDTHS = (256, 512)
+CHUNK = 1000  # inputs encoded at once
+ENCODER_WIDTHS, DECODER_WIDTHS = (256, 128), (256, 512)
 CODE_COST = 0.3  # less than 1: sharper pictures (beta-VAE, Higgins et al. 2017)
 VECTOR_NOISE = 0.1  # by how many standard deviations a drawn vector may be off
 FIRST_RATE = 2e-3
@@ -222,30 +186,27 @@ SMALLEST_BATCH, LARGEST_BATCH = 16, 128
 class Sample(keras.layers.Layer):
     """Turn means and log-variances (N, 2 k) into codes (N, k).
 
-    While training, the code is drawn from that normal distribution, and its
-    Kullback-Leibler divergence from the standard normal one is added to the loss
-    (Kingma & Welling 2014). Afterwards the code is the mean.
+    While training, the code is drawn from that normal distribution, whose divergence
+    from a standard one joins the loss (Kingma & Welling 2014); later it is the mean.
     """
 
     def __init__(self, cost: float, seed: int, **keywords):
         super().__init__(**keywords)
-        self.cost = cost
-        self.seed = seed
+        self.cost, self.seed = cost, seed
         self.random = keras.random.SeedGenerator(seed)
 
-    def get_config(self):
-        """Return the settings from which Keras makes it again; called by Keras."""
+    def get_config(self):  # of which Keras makes it again
         return super().get_config() | {"cost": self.cost, "seed": self.seed}
 
     def call(self, statistics, training=False):
-        """Return codes; called by Keras."""
-        mean, log_variance = keras.ops.split(statistics, 2, axis=-1)
+        ops = keras.ops
+        mean, log_variance = ops.split(statistics, 2, axis=-1)
         if not training:
             return mean
-        excess = mean**2 + keras.ops.exp(log_variance) - 1 - log_variance
-        self.add_loss(self.cost * keras.ops.mean(keras.ops.sum(excess / 2, axis=-1)))
-        noise = keras.random.normal(keras.ops.shape(mean), seed=self.random)
-        return mean + keras.ops.exp(log_variance / 2) * noise
+        excess = mean**2 + ops.exp(log_variance) - 1 - log_variance
+        self.add_loss(self.cost * ops.mean(ops.sum(excess / 2, axis=-1)))
+        noise = keras.random.normal(ops.shape(mean), seed=self.random)
+        return mean + ops.exp(log_variance / 2) * noise
 
 
 def build_autoencoder(
@@ -263,12 +224,9 @@ def build_autoencoder(
     ----------
     input_shape : tuple
         Of one input. Images (height, width, channels) are drawn with a sigmoid,
-        so they stay within ``offset`` and ``offset + scale``; inputs of other
-        shapes are drawn without limits.
-    latent_size : int
-        Numbers in a code.
-    variational : bool
-        Whether the encoder ends in ``Sample``.
+        so they stay within ``offset`` and ``offset + scale``; others without limits.
+    latent_size, variational : int, bool
+        Numbers in a code; whether the encoder ends in ``Sample``.
     offset, scale : float, or float array like one input
         The networks see ``(input - offset) / scale``.
     seed : int
@@ -295,11 +253,9 @@ def build_autoencoder(
     # Keras's Rescaling and Flatten depend on where it looks for channels.
     values = layers.Reshape((size,))(inputs * (1 / scale) - offset / scale)
     values = hidden(values, ENCODER_WIDTHS)
-    if variational:
-        values = dense("statistics", 2 * latent_size)(values)
+    values = dense("code", latent_size * (1 + variational))(values)
+    if variational:  # those were means and variances
         values = Sample(CODE_COST / size, seed)(values)
-    else:
-        values = dense("code", latent_size)(values)
     end = "sigmoid" if is_image(input_shape) else None
     drawn = hidden(code, DECODER_WIDTHS)
     drawn = layers.Reshape(input_shape)(dense("values", size, end)(drawn))
@@ -318,19 +274,16 @@ def train_autoencoder(
 ) -> keras.Sequential:
     """Train an autoencoder on inputs, to draw others like them.
 
-    A progress bar appears when it takes long (TQDM_DISABLE=1 keeps it away).
-
     Images are scaled by the smallest and largest value seen and compared by
     cross-entropy, other inputs standardized and compared by squared error.
 
     Parameters
     ----------
     inputs : array (M, ``*input_shape``)
+        It passes over them ``epochs`` times.
     latent_size, variational, seed
         As in :func:`build_autoencoder`. Same seed, same autoencoder; random
         numbers drawn elsewhere neither disturb it nor are disturbed.
-    epochs : int
-        Passes over the inputs.
 
     Returns
     -------
@@ -339,14 +292,8 @@ def train_autoencoder(
     """
     inputs = inputs.astype("float32")
     offset, scale = scaling(inputs)
-    autoencoder = build_autoencoder(
-        inputs.shape[1:],
-        latent_size,
-        variational,
-        offset=offset,
-        scale=scale,
-        seed=seed,
-    )
+    kind, settings = (latent_size, variational), {"offset": offset, "scale": scale}
+    autoencoder = build_autoencoder(inputs.shape[1:], *kind, **settings, seed=seed)
 
     def loss(inputs, drawn):
         inputs, drawn = (inputs - offset) / scale, (drawn - offset) / scale
@@ -354,8 +301,8 @@ def train_autoencoder(
             return keras.losses.binary_crossentropy(inputs, drawn)
         return keras.ops.mean((inputs - drawn) ** 2, axis=-1) / (2 * VECTOR_NOISE**2)
 
-    batch = min(LARGEST_BATCH, max(len(inputs) // STEPS_PER_EPOCH, SMALLEST_BATCH))
-    batch = min(batch, len(inputs))
+    batch = max(len(inputs) // STEPS_PER_EPOCH, SMALLEST_BATCH)
+    batch = min(batch, LARGEST_BATCH, len(inputs))
     count = len(inputs) // batch * batch  # the rest has its turn in another epoch
     rate = keras.optimizers.schedules.CosineDecay(FIRST_RATE, epochs * count // batch)
     # Compiling takes as long as it saves in 20 epochs.
@@ -379,12 +326,8 @@ def train_autoencoder(
 def digits_autoencoder() -> keras.Sequential:
     """Return the variational autoencoder of the 8,000 training digits, trained.
 
-    ``python -m netinvert.studies.train autoencoder`` made it.
-
-    Raises
-    ------
-    RuntimeError
-        If the weights file is missing or damaged.
+    ``python -m netinvert.studies.train autoencoder`` made it. A weights file that is
+    missing or damaged is a RuntimeError.
     """
     return load_weights(build_autoencoder((28, 28, 1)), "autoencoder.npz")
 
@@ -394,16 +337,14 @@ def halves(autoencoder: keras.Model, input_shape: tuple[int, ...]):
     parts = [layer for layer in autoencoder.layers if isinstance(layer, keras.Model)]
     if len(parts) != 2:
         raise ValueError(
-            f"an autoencoder must consist of two Keras models, encoder and decoder, "
-            f"such as keras.Sequential([encoder, decoder]); got {len(parts)} in "
-            f"{autoencoder.name!r}"
+            "an autoencoder must be two Keras models, encoder and decoder, such as "
+            f"keras.Sequential([encoder, decoder]); this has {len(parts)}"
         )
     encoder, decoder = parts
     if not encoder.input_shape[1:] == decoder.output_shape[1:] == input_shape:
         raise ValueError(
-            f"the autoencoder must take and draw inputs of shape {input_shape}, like "
-            f"those to fit on; it takes {encoder.input_shape[1:]} and draws "
-            f"{decoder.output_shape[1:]}"
+            f"inputs to fit on have the shape {input_shape}; the autoencoder takes "
+            f"{encoder.input_shape[1:]} and draws {decoder.output_shape[1:]}"
         )
     if len(encoder.output_shape) != 2:
         raise ValueError(
@@ -419,59 +360,31 @@ PENALTIES = np.logspace(-9, 0, 19)  # as shares of the largest eigenvalue
 
 @dataclass(frozen=True)
 class Regression:
-    """A function from outputs (N, ...) to answers (N, k); see :func:`fit_regression`.
+    """A function from outputs (N, ...) to answers (N, k), as it was fitted."""
 
-    Attributes
-    ----------
-    middle, spread : float64 array (p,)
-        Of the outputs, flattened to p numbers, on which it was fitted.
-    directions : float64 array (p + 1, RANDOM_FEATURES)
-        Of the random features, and their offsets in the last row.
-    weights : float64 array (1 + p + RANDOM_FEATURES, k)
-        The first row is the intercept.
-    low, high : float64 array (k,)
-        Range of the answers it was fitted on, which its own never leave.
-    """
-
-    middle: np.ndarray
+    middle: np.ndarray  # of the p outputs, (p,)
     spread: np.ndarray
-    directions: np.ndarray
-    weights: np.ndarray
-    low: np.ndarray
+    directions: np.ndarray  # of the random features, (p + 1, RANDOM_FEATURES)
+    weights: np.ndarray  # (1 + p + RANDOM_FEATURES, k), the first row the intercept
+    low: np.ndarray  # of the answers seen, (k,), which those given never leave
     high: np.ndarray
 
     def __call__(self, outputs: np.ndarray) -> np.ndarray:
-        """Answers (N, k) for outputs (N, ...)."""
         features = expand(outputs, self.middle, self.spread, self.directions)
         answers = self.weights[0] + features @ self.weights[1:]
         return np.clip(answers, self.low, self.high)
 
 
 def fit_regression(outputs: np.ndarray, answers: np.ndarray, seed: int) -> Regression:
-    """Learn to guess answers from a network's outputs.
+    """Ridge regression of answers (M, k) on outputs (M, ...) and random features.
 
-    Linear in the standardized outputs and in ReLU features of them along random
-    directions (Rahimi & Recht 2008). The penalty is chosen by generalised
-    cross-validation (Golub, Heath & Wahba 1979), for which one decomposition
-    serves all penalties.
-
-    Parameters
-    ----------
-    outputs : array (M, ...)
-    answers : array (M, k)
-    seed : int
-        Of the random directions.
+    These are ReLUs along random directions (Rahimi & Recht 2008).
     """
     flat = outputs.reshape(len(outputs), -1).astype("float64")
     middle, spread = center_and_spread(flat)
-    rng = np.random.default_rng(seed)
-    count = flat.shape[1]
-    directions = np.vstack(
-        [
-            rng.standard_normal((count, RANDOM_FEATURES)) / np.sqrt(count),
-            rng.uniform(-1, 1, (1, RANDOM_FEATURES)),
-        ]
-    )
+    random, shape = np.random.default_rng(seed), (flat.shape[1], RANDOM_FEATURES)
+    directions = random.standard_normal(shape) / np.sqrt(shape[0])
+    directions = np.vstack([directions, random.uniform(-1, 1, (1, RANDOM_FEATURES))])
     features = expand(flat, middle, spread, directions)
     weights = ridge_weights(features, answers.astype("float64"), PENALTIES)
     low, high = answers.min(axis=0), answers.max(axis=0)
@@ -479,7 +392,7 @@ def fit_regression(outputs: np.ndarray, answers: np.ndarray, seed: int) -> Regre
 
 
 def expand(outputs, middle, spread, directions) -> np.ndarray:
-    """Standardised outputs and their random features, (N, p + RANDOM_FEATURES)."""
+    """Standardized outputs and their random features, (N, p + RANDOM_FEATURES)."""
     flat = outputs.reshape(len(outputs), -1).astype("float64")
     scaled = (flat - middle) / spread
     random = np.maximum(scaled @ directions[:-1] + directions[-1], 0)

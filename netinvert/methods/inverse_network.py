@@ -39,12 +39,12 @@ class InverseNetwork:
     It sees the targets standardized, and as logarithms where they are
     probabilities: a softmax is nearly always close to 0 and 1, and what else the
     network knew about the input lies in the digits after. Of exact probabilities
-    it sees some rounded, as services give them. Where all answers are rounded,
-    let it learn from such: ``method.fit(lambda x: np.round(f(x), 3), inputs)``.
+    it sees some rounded. Where all answers come rounded, let it learn from such:
+    ``method.fit(lambda x: np.round(f(x), 3), inputs)``.
 
-    For images it ends in a sigmoid, scaled to the range of the inputs it was
-    fitted on, and minimizes the binary cross-entropy; for other inputs it ends in
-    a linear layer and minimizes the squared error of the standardized values.
+    Images it draws by a sigmoid, in the range of those it was fitted on, and
+    minimizes the binary cross-entropy; other inputs by a linear layer, and minimizes
+    the squared error of the standardized values.
 
     Parameters
     ----------
@@ -62,8 +62,8 @@ class InverseNetwork:
         images as they are. Means nothing for inputs that are not images.
     logarithm : bool or "auto"
         Whether to take the logarithm of the outputs first. "auto" does when all
-        outputs seen in ``fit`` are probabilities: not negative, with a sum of 1,
-        but for rounding. What is rounded to 0 counts as half of the last decimal.
+        outputs seen in ``fit`` are probabilities, exact or rounded; what is rounded
+        to 0 counts as half of the last decimal.
     seed : int
         Of the first weights, the held-out pairs and the order of the others.
 
@@ -71,10 +71,9 @@ class InverseNetwork:
     ----------
     network_ : keras.Model
         Outputs of the forward network to inputs.
-    logarithm_ : bool
-        Whether it takes logarithms; the ``repr`` says so, too.
-    decimals_ : int or None
-        To how many all outputs in ``fit`` were rounded; None for exact ones.
+    logarithm_, decimals_ : bool, int or None
+        Whether it takes logarithms; to how many decimals the probabilities in
+        ``fit`` were rounded, None for exact ones. The ``repr`` shows both.
     history_ : dict
         "loss" and "held_out_loss", lists with one number per epoch.
     input_shape_, output_shape_ : tuple
@@ -102,8 +101,7 @@ class InverseNetwork:
     def __post_init__(self):
         if not isinstance(self.hidden, tuple | list):
             raise ValueError(
-                f"hidden must be a tuple of layer widths, such as (512, 512); "
-                f"got {self.hidden!r}"
+                f"hidden must be a tuple of layer widths, (512, 512), not {self.hidden}"
             )
         self.hidden = tuple(check_count("each width in hidden", w) for w in self.hidden)
         self.epochs = check_count("epochs", self.epochs)
@@ -115,7 +113,7 @@ class InverseNetwork:
                 raise ValueError(f"{name} must be one of {values}, got {value!r}")
 
     def __repr__(self) -> str:
-        named = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.init]
+        named = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.init)
         text = ", ".join(named)
         if self.logarithm_:
             text += f"; takes logarithms, 0 as {floors(self.decimals_)[1]:g}"
@@ -124,27 +122,21 @@ class InverseNetwork:
         return f"InverseNetwork({text})"
 
     def fit(self, forward, inputs) -> InverseNetwork:
-        """Train on inputs and what the forward network makes of them.
-
-        Parameters
-        ----------
-        forward : keras.Model or callable
-        inputs : array (M, ``*input_shape``)
-            Like those to be found; at least 10.
+        """Train on at least 10 inputs (M, ...), and what forward makes of them.
 
         Raises
         ------
         ValueError
-            If the inputs do not fit the network, are too few or not finite, or
-            if the network's outputs are not finite.
+            If the inputs do not fit the network or are too few, or if they or the
+            network's outputs are not finite.
         RuntimeError
             If training diverges.
         """
         inputs = check_inputs(forward, inputs).astype("float32")
         if len(inputs) < FEWEST_PAIRS:
             raise ValueError(
-                f"an inverse network learns from examples: it needs at least "
-                f"{FEWEST_PAIRS} inputs, better thousands, and got {len(inputs)}"
+                f"an inverse network needs at least {FEWEST_PAIRS} inputs to learn "
+                f"from, better thousands, and got {len(inputs)}"
             )
         inputs = inputs[np.random.default_rng(self.seed).permutation(len(inputs))]
         function = as_function(forward)
@@ -153,31 +145,25 @@ class InverseNetwork:
         self.logarithm_ = choose_logarithm(self.logarithm, outputs)
         self.decimals_ = decimals_of(outputs) if self.logarithm_ else None
         self.input_shape_, self.output_shape_ = inputs.shape[1:], outputs.shape[1:]
-        core, network = build_networks(
-            inputs, outputs, self.hidden, self.logarithm_, self.seed
-        )
+        settings = self.hidden, self.logarithm_, self.seed
+        core, network = build_networks(inputs, outputs, *settings)
         self.history_ = train(core, function, inputs, outputs, self)
         self.network_ = network
         return self
 
     def solve(self, forward, targets, *, bounds, seed, input_shape):
-        """Propose inputs for a batch of targets; see :class:`netinvert.Method`.
-
-        There is no search and nothing random here: ``forward``, ``bounds`` and
-        ``seed`` change nothing.
-        """
+        """Propose inputs, without a search; see :class:`netinvert.Method`."""
         if self.network_ is None:
             raise RuntimeError(
                 "InverseNetwork has learned nothing yet: call method.fit(forward, "
                 "inputs) with inputs like those you expect back"
             )
-        shapes = tuple(targets.shape[1:]), tuple(input_shape)
-        if shapes != (self.output_shape_, self.input_shape_):
+        learned = self.output_shape_, self.input_shape_
+        asked = tuple(targets.shape[1:]), tuple(input_shape)
+        if asked != learned:
             raise ValueError(
-                f"this InverseNetwork was fitted to find inputs of shape "
-                f"{self.input_shape_} from outputs of shape {self.output_shape_}, "
-                f"but is asked for {shapes[1]} from {shapes[0]}: call "
-                "method.fit(forward, inputs) with the network to be inverted"
+                "this InverseNetwork was fitted to go from outputs to inputs of shapes "
+                f"{learned}, and cannot from {asked}: call method.fit(forward, inputs)"
             )
         if self.logarithm_ and self.decimals_ is None:
             warn_where_rounded(targets)
@@ -188,13 +174,8 @@ def digits_inverse() -> InverseNetwork:
     """Return the inverse network of ``tap(pretrained("mlp"), "hidden_1")``, fitted.
 
     It comes with the package, since a chapter has no time for its 60 epochs on the
-    8,000 training digits (``python -m netinvert.studies.train inverse``). The network
-    of the default 40 epochs is hardly worse, and trains in half a minute.
-
-    Raises
-    ------
-    RuntimeError
-        If the weights file is missing or damaged.
+    8,000 training digits (``python -m netinvert.studies.train inverse``). A weights
+    file that is missing or damaged is a RuntimeError.
     """
     (inputs, _), _ = load_mnist()
     outputs = outputs_of(as_function(tap(pretrained("mlp"), "hidden_1")), inputs)
@@ -215,7 +196,7 @@ SMALLEST_BATCH, LARGEST_BATCH = 16, 128
 MOST_DECIMALS = 8  # float32 has no more to round away
 LEAST_PROBABILITY = 1e-30  # a softmax rounds to 0, which has no logarithm
 ROUNDED_SHARE = 0.1  # of exact probabilities; costs those 0.05 dB, 0.25 twice that
-FEWEST_DECIMALS, SEEN_DECIMALS = 2, 7  # to which they are rounded
+FEWEST_DECIMALS, SEEN_DECIMALS = 2, 7  # to which those are rounded
 MOVING_SHARE = 0.7  # of the epochs; the last ones show the inputs as they are
 LARGEST_TURN = np.radians(10)
 LARGEST_ZOOM = 0.1  # of the size, either way
@@ -227,36 +208,30 @@ def outputs_of(function, inputs: np.ndarray) -> np.ndarray:
     """What the forward network says of inputs, refused where it is not finite."""
     outputs = evaluate(function, inputs, CHUNK).astype("float32")
     if len(outputs) != len(inputs) or outputs.ndim < 2:
+        text = f"the network must map {len(inputs)} inputs to as many outputs (N, ...)"
+        raise ValueError(f"{text}, but gave {outputs.shape}")
+    if not np.isfinite(outputs).all():
         raise ValueError(
-            f"the forward network must map a batch to a batch (N, ...), but for "
-            f"{len(inputs)} inputs it gave outputs of shape {outputs.shape}"
-        )
-    spoiled = ~np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
-    if spoiled.any():
-        raise ValueError(
-            f"for {spoiled.sum()} of {len(inputs)} inputs the forward network's "
-            f"outputs are NaN or infinite. If it takes the logarithm of a softmax, "
-            "pass the softmax itself: its logarithm is taken here, without infinities"
+            "some of the network's outputs are NaN or infinite. If it takes the "
+            "logarithm of a softmax, pass the softmax itself: it is taken here, finite"
         )
     return outputs
 
 
 def choose_logarithm(logarithm: bool | str, outputs: np.ndarray) -> bool:
     """Decide whether to take logarithms, and refuse where there are none."""
-    positive = outputs.min() >= 0
-    if logarithm == "auto":
-        if not positive:
-            return False
-        flat, slack = outputs.reshape(len(outputs), -1), 1e-3
-        if decimals := decimals_of(outputs):  # each may be off by half of the last
-            slack = max(slack, floors(decimals)[1] * flat.shape[1])
-        return bool(np.abs(flat.sum(axis=1) - 1).max() <= slack)
-    if logarithm and not positive:
-        raise ValueError(
-            f"logarithm=True needs outputs that are not negative, but some are as low "
-            f'as {outputs.min():.3g}; leave logarithm="auto"'
-        )
-    return bool(logarithm)
+    positive = bool(outputs.min() >= 0)
+    if logarithm != "auto":
+        if logarithm and not positive:
+            raise ValueError(
+                "logarithm=True needs outputs that are not negative, but some are as "
+                f'low as {outputs.min():.3g}; leave logarithm="auto"'
+            )
+        return bool(logarithm)
+    flat, slack = outputs.reshape(len(outputs), -1), 1e-3
+    if decimals := positive and decimals_of(outputs):
+        slack = max(slack, floors(decimals)[1] * flat.shape[1])  # of so many roundings
+    return positive and bool(np.abs(flat.sum(axis=1) - 1).max() <= slack)
 
 
 def decimals_of(values: np.ndarray) -> int | None:
@@ -278,27 +253,23 @@ _warned_of = None  # weak reference to the targets of the last warning
 
 
 def warn_where_rounded(targets: np.ndarray) -> None:
-    """Warn, once for all chunks of the same targets, that exact ones were learned."""
+    """Warn of rounded targets, once for all chunks, which are views of one array."""
     global _warned_of
     whole = targets if targets.base is None else targets.base
-    decimals = decimals_of(targets)
-    if decimals is None or (_warned_of is not None and _warned_of() is whole):
+    told = _warned_of is not None and _warned_of() is whole
+    if told or (decimals := decimals_of(targets)) is None:
         return
     _warned_of = weakref.ref(whole)
     warnings.warn(
-        f"the targets are rounded to {decimals} decimals, and this InverseNetwork "
-        "learned from exact outputs. It answers better after learning from outputs "
-        "as you receive them: method.fit(lambda x: np.round(f(x), "
-        f"{decimals}), inputs)",
+        f"the targets are rounded to {decimals} decimals, and this InverseNetwork has "
+        "learned from exact outputs. It answers better if it learns from such as you "
+        f"receive: method.fit(lambda x: np.round(f(x), {decimals}), inputs)",
         stacklevel=4,
     )
 
 
 def build_networks(inputs, outputs, hidden, logarithm: bool, seed: int):
-    """Build the part that is trained, outputs of f to rows of answers, and all of g.
-
-    The answers are logits of pixels, or standardized values. Both share their weights.
-    """
+    """Build the part that is trained, up to the logits of pixels, and all of g."""
     layers, ops = keras.layers, keras.ops
     seeds = iter(np.random.default_rng(seed).integers(2**31, size=len(hidden) + 1))
     image = is_image(inputs.shape[1:])
@@ -320,15 +291,12 @@ def build_networks(inputs, outputs, hidden, logarithm: bool, seed: int):
     values = dense(int(np.prod(inputs.shape[1:])), "values")(values)
     offset, scale = scaling(inputs)
     drawn = layers.Reshape(inputs.shape[1:])(ops.sigmoid(values) if image else values)
-    # Keras's Rescaling takes values for channels where these come first.
+    # Not Keras's Rescaling, which would look for channels where these come first.
     return keras.Model(targets, values), keras.Model(targets, drawn * scale + offset)
 
 
 def standardized(targets, outputs: np.ndarray, logarithm: bool):
-    """Flatten symbolic targets and give each value mean 0 and variance 1.
-
-    Where logarithms are taken, it is also told which probabilities are not known.
-    """
+    """Each value of symbolic targets with mean 0 and variance 1; which is unknown."""
     values = keras.layers.Reshape((-1,))(targets)
     flat = outputs.reshape(len(outputs), -1)
     if logarithm:
@@ -345,24 +313,18 @@ def standardized(targets, outputs: np.ndarray, logarithm: bool):
 
 
 def train(core, function, inputs, outputs, method: InverseNetwork) -> dict:
-    """Train the core by Adam until held-out pairs are answered no better.
-
-    The pairs come in random order; the core is left with its best epoch's weights.
-    """
-    offset, scale = scaling(inputs)
-    image = is_image(inputs.shape[1:])
+    """Train the core on shuffled pairs until those held out are answered no better."""
+    (offset, scale), image = scaling(inputs), is_image(inputs.shape[1:])
 
     def as_answers(inputs):
         return ((inputs - offset) / scale).reshape(len(inputs), -1)
 
     held_out = max(1, int(HELD_OUT * len(inputs)))
-    unseen = outputs[:held_out], as_answers(inputs[:held_out])
-    learned = inputs[held_out:], outputs[held_out:]
     count = len(inputs) - held_out
     batch = min(count, max(SMALLEST_BATCH, count // STEPS_PER_EPOCH), LARGEST_BATCH)
-    rate = keras.optimizers.schedules.CosineDecay(
-        method.learning_rate, method.epochs * (count // batch)
-    )
+    steps = count // batch
+    decay = keras.optimizers.schedules.CosineDecay
+    rate = decay(method.learning_rate, method.epochs * steps)
     crossed = keras.losses.BinaryCrossentropy(from_logits=True)
     loss = crossed if image else keras.losses.MeanSquaredError()
     # XLA gains little here, and costs a second for each fit.
@@ -378,24 +340,25 @@ def train(core, function, inputs, outputs, method: InverseNetwork) -> dict:
         disable=NO_PROGRESS,
         leave=False,
     ):
-        seen, targets = learned
+        seen, targets = inputs[held_out:], outputs[held_out:]
         if epoch < moving_epochs:
             seen = moved(seen, random)
             targets = outputs_of(function, seen)
         if method.logarithm_ and method.decimals_ is None:
             targets = partly_rounded(targets, random)
         # What does not fill a batch has its turn in another epoch.
-        rows = random.permutation(count)[: count // batch * batch].reshape(-1, batch)
+        rows = random.permutation(count)[: steps * batch].reshape(steps, batch)
         answers = as_answers(seen)
         core.reset_metrics()
         for row in rows:
             mean = core.train_on_batch(targets[row], answers[row])
         history["loss"].append(float(mean))
-        history["held_out_loss"].append(float(loss(unseen[1], core(unseen[0]))))
-        if not np.isfinite(history["held_out_loss"][-1]):
+        unseen = loss(as_answers(inputs[:held_out]), core(outputs[:held_out]))
+        history["held_out_loss"].append(float(unseen))
+        if not np.isfinite(unseen):
             raise RuntimeError(
-                "training diverged: the loss is no finite number. A smaller "
-                f"learning_rate than {method.learning_rate} usually helps."
+                "training diverged: the loss is no number. A smaller learning_rate "
+                f"than {method.learning_rate} usually helps."
             )
         best = int(np.argmin(history["held_out_loss"]))
         if best == epoch:
@@ -431,14 +394,7 @@ def moved(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
     x, y = (width - 1) / 2, (height - 1) / 2  # the center, which only a shift moves
     shift_x = x - across_x * x - down_x * y + width * draw(LARGEST_SHIFT)
     shift_y = y - across_y * x - down_y * y + height * draw(LARGEST_SHIFT)
-    none = np.zeros(len(images))
-    matrices = np.stack(
-        [across_x, down_x, shift_x, across_y, down_y, shift_y, none, none], axis=1
-    )
-    return keras.ops.image.affine_transform(
-        images,
-        matrices.astype("float32"),
-        "bilinear",
-        "nearest",
-        data_format="channels_last",
-    ).numpy()
+    rows = [across_x, down_x, shift_x, across_y, down_y, shift_y, 0 * zoom, 0 * zoom]
+    matrices = np.stack(rows, axis=1).astype("float32")
+    settings = {"fill_mode": "nearest", "data_format": "channels_last"}
+    return keras.ops.image.affine_transform(images, matrices, **settings).numpy()
