@@ -31,21 +31,21 @@ def test_the_nearest_neighbor_of_a_training_output_is_its_own_input(pairs):
     np.testing.assert_allclose(found, inputs[5:9])
 
 
-def test_neighbours_are_those_with_the_closest_outputs_and_count_alike():
+def test_neighbors_are_those_with_the_closest_outputs_and_count_alike():
     inputs = np.array([[0.0], [1.0], [2.0], [9.0]])
     outputs = np.array([[10.0], [11.0], [13.0], [30.0]])
     found = baselines.knn_mean(inputs, outputs, np.array([[11.4], [25.0]]), k=2)
     np.testing.assert_allclose(found, [[0.5], [5.5]])
 
 
-def test_with_all_neighbours_the_answer_is_the_mean_image(pairs):
+def test_with_all_neighbors_the_answer_is_the_mean_image(pairs):
     inputs, outputs = pairs
     everyone = baselines.knn_mean(inputs, outputs, outputs[:3], k=30)
     mean = baselines.mean_image(inputs, outputs, outputs[:3])
     np.testing.assert_allclose(everyone, mean, rtol=1e-6)
 
 
-def test_neighbours_of_one_target_do_not_depend_on_chunks(pairs, monkeypatch):
+def test_neighbors_of_one_target_do_not_depend_on_chunks(pairs, monkeypatch):
     inputs, outputs = pairs
     whole = baselines.knn_mean(inputs, outputs, outputs, k=3)
     monkeypatch.setattr(baselines, "CHUNK", 7)
