@@ -16,9 +16,11 @@ influence each other. A prior of your own takes a few lines::
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
+from types import FunctionType
 
 import tensorflow as tf
 
@@ -65,11 +67,20 @@ class Objective:
         return Objective(tuple(term for term in self.terms if term.compares))
 
     @property
+    def function(self) -> Callable:
+        """What computes its first term; of a decorated function, that function."""
+        return self.terms[0].function
+
+    @property
+    def steady(self) -> bool:
+        """Whether no function of it can change: this module's read nothing else."""
+        return all(term.function.__module__ == __name__ for term in self.terms)
+
+    @property
     def names_class(self) -> bool:
         """Whether targets name a wanted class instead of output values."""
-        return any(
-            term.function is cross_entropy_term and term.weight for term in self.terms
-        )
+        wanted = cross_entropy.function
+        return any(term.function is wanted and term.weight for term in self.terms)
 
     def __add__(self, other: Objective) -> Objective:
         if not isinstance(other, Objective):
@@ -99,12 +110,23 @@ class Objective:
 
 def mismatch(function: Callable) -> Objective:
     """Make an objective of ``function(outputs, targets) -> (N,)``."""
-    return Objective((Term(1.0, function, compares=True),))
+    return single(function, compares=True)
 
 
 def prior(function: Callable) -> Objective:
     """Make an objective of ``function(inputs) -> (N,)``."""
-    return Objective((Term(1.0, function, compares=False),))
+    return single(function, compares=False)
+
+
+def single(function: Callable, compares: bool) -> Objective:
+    """Make an objective of one term."""
+    home = sys.modules.get(getattr(function, "__module__", None))
+    if isinstance(function, FunctionType) and (
+        getattr(home, function.__name__, None) is not function
+    ):
+        # It was decorated: pickle must look for it inside the objective of its name.
+        function.__qualname__ += ".function"
+    return Objective((Term(1.0, function, compares),))
 
 
 def per_example(values):
@@ -118,15 +140,14 @@ def squared_error(outputs, targets):
     return per_example(tf.square(outputs - targets))
 
 
-def cross_entropy_term(outputs, targets):
+@mismatch
+def cross_entropy(outputs, targets):
+    """Cross-entropy of logits against a wanted class, as one-hot or probabilities.
+
+    Its gradient does not vanish at a confident wrong answer, as that of a squared
+    error on softmax outputs does.
+    """
     return tf.nn.softmax_cross_entropy_with_logits(targets, outputs)
-
-
-cross_entropy_term.__name__ = "cross_entropy"
-#: Cross-entropy of logits against a wanted class, as one-hot or probabilities.
-#: Its gradient does not vanish at a confident wrong answer, as that of a squared
-#: error on softmax outputs does.
-cross_entropy = mismatch(cross_entropy_term)
 
 
 @mismatch
@@ -150,6 +171,12 @@ def total_variation(inputs):
         raise ValueError(
             f"total_variation needs images of shape (N, height, width, channels), "
             f"got {tuple(inputs.shape)}; leave it out for vector inputs"
+        )
+    if 1 in inputs.shape[1:3]:
+        raise ValueError(
+            f"total_variation compares neighbors, and images of {inputs.shape[1]} by "
+            f"{inputs.shape[2]} pixels have none in one direction: leave it out, as in "
+            "GradientInversion(relative_error)"
         )
     down = inputs[:, 1:, :-1] - inputs[:, :-1, :-1]
     right = inputs[:, :-1, 1:] - inputs[:, :-1, :-1]

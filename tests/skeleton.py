@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 import types
@@ -9,6 +10,7 @@ import types
 from tools.environment import ROOT
 
 
+@functools.cache
 def skeleton_method() -> type:
     """Return the class LinearInverse, made from the page's Python block."""
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

@@ -15,8 +15,6 @@ PACKAGE = ROOT / "netinvert"
 WINGS = {"fibers", "methods", "studies"}
 FLOORS = {"front": 0, "fibers": 1, "methods": 1, "studies": 2}
 MOST_LINES, MANY_LINES = 500, 400
-# Still being cut; it leaves this list then.
-STILL_LARGER = {"netinvert.methods.gradient": 540}
 
 
 def module_of(path: Path) -> str:
@@ -105,4 +103,4 @@ def test_a_room_is_small_enough_to_be_read(name):
     lines = len(FILES[name].read_text("utf-8").splitlines())
     if lines > MANY_LINES:
         warnings.warn(f"{name} has {lines} lines, not {MANY_LINES}", stacklevel=1)
-    assert lines <= STILL_LARGER.get(name, MOST_LINES)
+    assert lines <= MOST_LINES

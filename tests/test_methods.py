@@ -3,6 +3,8 @@
 A new method joins with one line in METHODS.
 """
 
+import copy
+import pickle
 import warnings
 
 import keras
@@ -192,6 +194,18 @@ def test_it_can_be_fitted_again(name, forward, digits, answers):
     method.fit(forward, digits[0])
     again = ni.invert(forward, answers[name].targets, method)
     np.testing.assert_allclose(again.inputs, answers[name].inputs, atol=2e-3)
+
+
+def test_it_can_be_pickled_and_copied(name, fitted, forward, answers):
+    result = answers[name]
+    for method in METHODS[name](), fitted[name]:
+        for again in pickle.loads(pickle.dumps(method)), copy.deepcopy(method):
+            assert repr(again) == repr(method)
+    answer = ni.invert(forward, result.targets, pickle.loads(pickle.dumps(method)))
+    np.testing.assert_allclose(answer.inputs, result.inputs, atol=1e-3)
+    for again in pickle.loads(pickle.dumps(result)), copy.deepcopy(result):
+        np.testing.assert_array_equal(again.inputs, result.inputs)
+        assert again.method == result.method
 
 
 def test_unfitted_it_works_or_says_what_to_do(name, forward, answers):

@@ -1,5 +1,8 @@
 """What a search minimises: what each term measures, and how terms combine."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -138,6 +141,30 @@ def test_the_mismatch_of_an_objective_leaves_out_the_priors(batch):
 def test_only_a_cross_entropy_names_a_class():
     assert (total_variation + 2 * cross_entropy).names_class
     assert not (squared_error + total_variation).names_class
+
+
+@pytest.mark.parametrize("shape", [(1, 28), (28, 1), (1, 1)])
+def test_total_variation_needs_neighbors_in_both_directions(shape):
+    with pytest.raises(ValueError, match=f"images of {shape[0]} by {shape[1]} pixels"):
+        total_variation(tf.ones((3, *shape, 1)), None, None)
+
+
+@prior
+def darkness(inputs):
+    return tf.reduce_mean(1 - inputs, axis=[1, 2, 3])
+
+
+def brightness(inputs):
+    return tf.reduce_mean(inputs, axis=[1, 2, 3])
+
+
+def test_objectives_can_be_pickled_and_copied(batch):
+    objective = sum(TERMS[1:], 2 * TERMS[0]) + 0.5 * darkness + prior(brightness)
+    for again in pickle.loads(pickle.dumps(objective)), copy.deepcopy(objective):
+        assert again == objective and repr(again) == repr(objective)
+        assert again.names_class
+        np.testing.assert_array_equal(again(*batch), objective(*batch))
+    assert pickle.loads(pickle.dumps(brightness)) is brightness
 
 
 @pytest.mark.parametrize("weight", [-1, -0.5, float("nan"), float("inf")])

@@ -28,13 +28,12 @@ from netinvert.inversion import (
     is_image,
     scaling,
 )
-from netinvert.methods.gradient import (
+from netinvert.methods.gradient import check_search, search
+from netinvert.methods.parametrization import (
     Drawing,
     as_tuple,
-    best_of,
-    check_search,
+    best_of_restarts,
     check_start,
-    search,
     starting_inputs,
 )
 from netinvert.models import load_weights
@@ -92,7 +91,7 @@ class AutoencoderInversion:
 
     def __post_init__(self):
         check_search(self)
-        for name in ("latent_size", "epochs", "restarts"):
+        for name in ("latent_size", "epochs"):
             setattr(self, name, check_count(name, getattr(self, name)))
         self.seed = check_count("seed", self.seed, minimum=0)
         if not (isinstance(self.prior, Real) and 0 <= self.prior < np.inf):
@@ -133,17 +132,23 @@ class AutoencoderInversion:
 
     def solve(self, forward, targets, *, bounds, seed, input_shape):
         """Propose inputs for a batch of targets; see :class:`netinvert.Method`."""
-        self._check_fitted(targets, input_shape)
+        objective = self.objective or relative_error
+
+        def search_from(start, seed):
+            task = {"bounds": bounds, "seed": seed, "input_shape": input_shape}
+            code, drawing = self.starting_codes(start, forward, targets, **task)
+            return search(forward, targets, code, drawing, objective, self)
+
+        return best_of_restarts(self, search_from, targets, seed)
+
+    def starting_codes(self, start, forward, targets, *, bounds, **task):
+        """Codes (N, k) to begin a search with, and how inputs are drawn from them."""
+        self._check_fitted(targets, task["input_shape"])
         box = None if bounds is None else tuple(map(as_tuple, bounds))
         where = as_tuple(self.center_), self.spread_
         drawing = Drawing(self.decoder_, *where, float(self.prior), box)
-        objective, found = self.objective or relative_error, []
-        task = {"bounds": bounds, "input_shape": input_shape}
-        for restart in range(self.restarts):
-            start = "noise" if restart else self.start
-            code = self._begin(start, forward, targets, seed=seed + restart, **task)
-            found.append(search(forward, targets, code, drawing, objective, self))
-        return best_of(found, targets)
+        codes = self._begin(start, forward, targets, bounds=bounds, **task)
+        return np.asarray(codes), drawing
 
     def _begin(self, start, forward, targets, **task) -> np.ndarray:
         """Codes (N, k) to begin a search with, as the search sees them."""

@@ -1,17 +1,16 @@
 """Method 1, gradient search: change the input until the output matches.
 
-What :func:`search` moves is a *code*; a parametrization draws the input
-from the code. For pixels the code is unbounded and a sigmoid puts it inside the
-bounds, so that no clipping afterwards can spoil the match. A decoder is another
-parametrization.
+The same search, :func:`search`, moves the pixels here and the code of an autoencoder
+in :mod:`netinvert.methods.autoencoder`: only the parametrization differs.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import keras
@@ -19,106 +18,18 @@ import numpy as np
 import tensorflow as tf
 
 from netinvert.forward import as_function
-from netinvert.inversion import (
-    LARGEST,
-    Method,
-    as_numbers,
-    check_classes,
-    check_count,
-    check_inputs,
-    check_positive,
-    names_class,
+from netinvert.inversion import check_count, check_positive
+from netinvert.methods.parametrization import (
+    Box,
+    Free,
+    as_tuple,
+    best_of_restarts,
+    check_start,
+    fit_start,
+    shape_known_to,
+    starting_inputs,
 )
 from netinvert.objectives import Objective, relative_error, total_variation
-
-EDGE = 1e-2  # how far inside the bounds a start is put; a sigmoid is flat at its ends
-
-
-@dataclass(frozen=True)
-class Box:
-    """Parametrization by a sigmoid: any code draws an input inside the bounds.
-
-    Attributes
-    ----------
-    low, high : float or nested tuple of floats
-    """
-
-    low: float | tuple
-    high: float | tuple
-
-    def draw(self, code):
-        low, high = (tf.constant(bound, code.dtype) for bound in (self.low, self.high))
-        return low + (high - low) * tf.sigmoid(code)
-
-    def encode(self, inputs: np.ndarray) -> np.ndarray:
-        low, high = np.asarray(self.low), np.asarray(self.high)
-        share = np.clip((inputs - low) / (high - low), EDGE, 1 - EDGE)
-        return np.log(share / (1 - share)).astype(inputs.dtype)
-
-    def penalty(self, code):
-        return 0.0
-
-
-@dataclass(frozen=True)
-class Free:
-    """Parametrization of unbounded inputs: the code is the input."""
-
-    def draw(self, code):
-        return tf.identity(code)
-
-    def encode(self, inputs: np.ndarray) -> np.ndarray:
-        return inputs
-
-    def penalty(self, code):
-        return 0.0
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """Parametrization by a decoder: a code draws one of the inputs it knows.
-
-    Attributes
-    ----------
-    decoder : keras.Model
-        Codes (N, k) to inputs.
-    center, spread : tuple of floats, float
-        The search sees ``(code - center) / spread``, so that for every
-        autoencoder its codes have about mean 0 and variance 1.
-    prior : float
-        Weight of the mean square of such a code, which is small for ordinary ones.
-    bounds : None, or low and high as numbers or nested tuples
-        What the decoder draws beyond them is clipped, before the network sees it.
-    """
-
-    decoder: keras.Model
-    center: tuple
-    spread: float
-    prior: float
-    bounds: tuple | None
-
-    def draw(self, code):
-        """Inputs (N, *input_shape) for codes (N, k)."""
-        raw = tf.cast(code, "float32") * self.spread + tf.constant(self.center)
-        inputs = tf.cast(self.decoder(raw, training=False), code.dtype)
-        if self.bounds is None:
-            return inputs
-        low, high = (tf.constant(bound, code.dtype) for bound in self.bounds)
-        return tf.clip_by_value(inputs, low, high)
-
-    def penalty(self, code):
-        """One number for each of the codes (N, k)."""
-        return self.prior * tf.reduce_mean(tf.square(code), axis=-1)
-
-
-def as_tuple(values):
-    """An array as nested tuples, which can be hashed."""
-    values = np.asarray(values)
-    return tuple(map(as_tuple, values)) if values.ndim else float(values)
-
-
-def pixels(bounds) -> Box | Free:
-    """The parametrization of inputs within bounds, or free where there are none."""
-    return Free() if bounds is None else Box(*map(as_tuple, bounds))
 
 
 @dataclass
@@ -162,47 +73,29 @@ class GradientInversion:
     def __post_init__(self):
         check_search(self)
         check_start(self.start)
-        self.restarts = check_count("restarts", self.restarts)
 
     def fit(self, forward, inputs) -> GradientInversion:
         """Note the mean of the inputs (N, ...), to start from."""
-        self.mean_ = np.mean(check_inputs(forward, inputs), axis=0)
-        if isinstance(self.start, Method):
-            self.start.fit(forward, inputs)
+        fit_start(self, forward, inputs)
         return self
 
     @property
     def input_shape_(self) -> tuple[int, ...] | None:
-        if self.mean_ is None:
-            return getattr(self.start, "input_shape_", None)
-        return self.mean_.shape
+        """Shape of one input, once fitted."""
+        return shape_known_to(self)
 
     def solve(self, forward, targets, *, bounds, seed, input_shape):
         """Propose inputs for a batch of targets; see :class:`netinvert.Method`."""
         objective = self.objective or default_objective(input_shape)
-        parametrization = pixels(bounds)
-        found = []
-        for restart in range(self.restarts):
-            inputs = starting_inputs(
-                "noise" if restart else self.start,
-                self.mean_,
-                forward,
-                targets,
-                bounds=bounds,
-                seed=seed + restart,
-                input_shape=input_shape,
-            )
-            found.append(
-                search(
-                    forward,
-                    targets,
-                    parametrization.encode(inputs),
-                    parametrization,
-                    objective,
-                    self,
-                )
-            )
-        return best_of(found, targets)
+        parametrization = Free() if bounds is None else Box(*map(as_tuple, bounds))
+
+        def search_from(start, seed):
+            task = {"bounds": bounds, "seed": seed, "input_shape": input_shape}
+            inputs = starting_inputs(start, self.mean_, forward, targets, **task)
+            code = parametrization.encode(inputs)
+            return search(forward, targets, code, parametrization, objective, self)
+
+        return best_of_restarts(self, search_from, targets, seed)
 
 
 def default_objective(input_shape: tuple[int, ...]) -> Objective:
@@ -213,8 +106,9 @@ def default_objective(input_shape: tuple[int, ...]) -> Objective:
 
 
 def check_search(method) -> None:
-    """Check the settings that every search has."""
+    """Check the settings that every search by Adam has."""
     method.steps = check_count("steps", method.steps)
+    method.restarts = check_count("restarts", method.restarts)
     method.learning_rate = check_positive("learning_rate", method.learning_rate)
     if not (isinstance(method.jit_compile, bool) or method.jit_compile == "auto"):
         raise ValueError(
@@ -232,213 +126,69 @@ def check_search(method) -> None:
         )
 
 
-def check_start(start, names=("mean", "noise")) -> None:
-    if isinstance(start, str) and start not in names:
-        named = ", ".join(f'"{name}"' for name in names)
-        raise ValueError(f"start must be {named}, an array or a method, got {start!r}")
-    if isinstance(start, type):
-        raise ValueError(
-            f"start must be a method, got its class; write {start.__name__}()"
-        )
-
-
-def starting_inputs(start, mean, forward, targets, *, bounds, seed, input_shape):
-    """One input for each target to begin a search with, (N, *input_shape)."""
-    middle = np.zeros(()) if bounds is None else (np.add(*bounds)) / 2
-    if isinstance(start, Method):
-        if names_class(start):
-            check_classes(targets)
-        inputs, _ = start.solve(
-            forward, targets, bounds=bounds, seed=seed, input_shape=input_shape
-        )
-    elif not isinstance(start, str):
-        inputs = checked_start(start, len(targets), input_shape)
-    elif start == "mean":
-        inputs = middle if mean is None else mean
-        if mean is not None and mean.shape != input_shape:
-            raise ValueError(
-                f"the method was fitted on inputs of shape {mean.shape}, and this "
-                f"network takes {input_shape}: call method.fit(forward, inputs) again"
-            )
-    elif bounds is None:
-        inputs = np.random.default_rng(seed).standard_normal(input_shape)
-    else:
-        inputs = np.random.default_rng(seed).uniform(*bounds, input_shape)
-    # The noise does not depend on the target's place in the batch: so neither does
-    # the answer.
-    return np.array(
-        np.broadcast_to(inputs, (len(targets), *input_shape)), targets.dtype
-    )
-
-
-def checked_start(start, count: int, input_shape) -> np.ndarray:
-    """Return a start array if it fits the targets and the network."""
-    try:
-        inputs = as_numbers(start)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            'start must be "mean", "noise", an array of real numbers or a method; '
-            f"got {start!r:.80}: {error}"
-        ) from error
-    if inputs.shape not in (input_shape, (count, *input_shape)):
-        raise ValueError(
-            f"a start array must be one input of shape {input_shape} or one for each "
-            f"target, {(count, *input_shape)}; got {inputs.shape}. (More targets than "
-            "batch_size are searched in chunks: raise batch_size.)"
-        )
-    if not (np.abs(inputs) <= LARGEST).all():
-        raise ValueError(
-            "the start array holds NaN, infinity or numbers too large for float32"
-        )
-    return inputs
-
-
 RECORDED_STEPS = 20  # how often a search writes its history
 RECORDED_INPUTS = 16  # and for how many targets it keeps the pictures
-XLA_PAYS_FROM = 200_000  # targets times steps
-ROUNDING = 8  # last digits of the largest output; who is nearer matches as well
-HALVES_PAY_FROM = 128  # targets
-PROBES = 16  # inputs by which a function that has changed is recognised
+XLA_PAYS_FROM = 200_000  # targets times steps; see use_xla
+HALVES_PAY_FROM = 128  # targets; side by side, or XLA's steps take 1.3 to 1.5 times
+MOST_SECONDS = 0.25  # without a look at the keyboard, unless one step takes longer
 
 
 def search(forward, targets, code, parametrization, objective, settings):
-    """Move codes by Adam so that the inputs drawn from them minimise an objective.
+    """Move codes (N, ...) by Adam until the inputs they draw minimise an objective.
 
-    Parameters
-    ----------
-    forward : keras.Model or callable
-    targets : array (N, ...)
-    code : array (N, ...)
-        Where to begin.
-    parametrization : object with ``draw``, codes -> inputs, and ``penalty``
-        The penalty of codes (N, ...), a prior on them, is (N,) or 0 and joins the
-        objective. Hashable, so that the compiled search can be used again.
-    objective : Objective
-    settings : object with ``steps``, ``learning_rate`` and ``jit_compile``
-
-    Returns
-    -------
-    inputs : array (N, *input_shape)
-    mismatch : array (N,)
-        The objective without its priors, at those inputs.
-    history : dict
-        As in :class:`netinvert.Inversion`.
+    Returns inputs (N, *input_shape), their mismatch (N,), which is the objective
+    without its priors, and a history as in :class:`netinvert.Inversion`.
     """
-    work = len(targets) * settings.steps
     decoder = getattr(parametrization, "decoder", None)
-    xla = use_xla(settings.jit_compile, work, forward, decoder)
-    inputs = parametrization.draw(probes(code.shape[1:], targets.dtype))
-    outputs = probes(targets.shape[1:], targets.dtype)
-    values = objective(inputs, outputs, outputs[::-1])
-    forward = as_it_is(forward, inputs)
-    seen = values.numpy().tobytes()  # an objective, too, may read what has changed
-    compiled = compile_search(forward, parametrization, objective, xla, seen)
-    descend = functools.partial(descend_batch, *compiled, settings)
-    try:
-        if not xla or len(targets) < HALVES_PAY_FROM or on_gpu():
-            return descend(code, targets)
-        # XLA's steps leave a third of two processors idle. Halves side by side do not.
-        with ThreadPoolExecutor(2) as threads:
-            halves = threads.map(
-                descend, np.array_split(code, 2), np.array_split(targets, 2)
-            )
-            return join(*halves)
-    except NotImplementedError as error:
-        raise ValueError(
-            "a search needs the forward function and its objective to be built from "
-            f"TensorFlow or Keras operations, also where NumPy has the same: {error}"
-        ) from error
-
-
-def descend_batch(advance, look, settings, code, targets):
-    """Run a compiled search from its first step to its last; see :func:`search`."""
-    rate, steps = (
-        tf.constant(value, targets.dtype)
-        for value in (settings.learning_rate, settings.steps)
-    )
-    shape = code.shape[1:]
+    xla = use_xla(settings, len(targets), forward, decoder)
+    what = parametrization, code.shape[1:], objective, xla
+    advance = compiled(build_search, forward, *what, steady=objective.steady)
+    parts = 2 if xla and len(targets) >= HALVES_PAY_FROM and not on_gpu() else 1
+    wanted = np.array_split(targets, parts)
     # Flat while it moves: XLA's loops over single rows and channels are slow.
-    code = tf.constant(code.reshape(len(code), -1), targets.dtype)
-    state = code, tf.zeros_like(code), tf.zeros_like(code)
-    marks = np.unique(np.linspace(0, settings.steps, RECORDED_STEPS + 1).round())
-    seen = [look(code, shape, targets)]
+    flat = code.reshape(len(code), -1).astype(targets.dtype)
+    states = [(part, 0 * part, 0 * part) for part in np.array_split(flat, parts)]
+    marks = np.linspace(0, settings.steps, RECORDED_STEPS + 1).round()
+    marks, totals, pictures = np.unique(marks), [], []
+    with in_tensorflow(), ThreadPoolExecutor(parts) as threads:
+        each = map if parts == 1 else threads.map
+        for begin, end in strides(marks):
+            numbers = begin, end, settings.learning_rate, settings.steps
+            stride = functools.partial(advance, np.array(numbers, targets.dtype))
+            states, seen = zip(*each(stride, states, wanted), strict=True)
+            if end in marks:
+                inputs, mismatch, total = map(np.concatenate, zip(*seen, strict=True))
+                totals.append(total)
+                pictures.append(inputs[:RECORDED_INPUTS])
+            if end == 0 and (np.isfinite(mismatch) & ~np.isfinite(total)).any():
+                raise ValueError(
+                    "a prior is NaN or infinite where the search starts, and would "
+                    f"count for nothing in {objective!r}: mend it, or start elsewhere"
+                )
+    history = {"step": marks.astype(int), "objective": np.stack(totals)}
+    return inputs, mismatch, {**history, "inputs": np.stack(pictures)}
+
+
+def strides(marks):
+    """Cut the way from mark to mark into strides that take less than MOST_SECONDS.
+
+    Between them Python listens: a search may be interrupted, compiled code may not.
+    """
+    yield marks[0], marks[0]
+    stride = 1
     for begin, end in itertools.pairwise(marks):
-        span = (tf.constant(mark, targets.dtype) for mark in (begin, end))
-        state = advance(*state, shape, targets, *span, rate, steps)
-        seen.append(look(state[0], shape, targets))
-    inputs, mismatch, _ = seen[-1]
-    history = {
-        "step": marks.astype(int),
-        "objective": np.stack([value.numpy() for _, _, value in seen]),
-        "inputs": np.stack([shown[:RECORDED_INPUTS].numpy() for shown, _, _ in seen]),
-    }
-    return inputs.numpy(), mismatch.numpy(), history
+        while begin < end:
+            started, to = time.perf_counter(), min(begin + stride, end)
+            yield begin, to
+            slow = time.perf_counter() - started > MOST_SECONDS / 2
+            stride, begin = max(stride // 2, 1) if slow else 2 * stride, to
 
 
-def join(first, second):
-    """One answer of :func:`search` from those for two halves of the batch."""
-    inputs, mismatch, history = (
-        np.concatenate(pair) if isinstance(pair[0], np.ndarray) else pair
-        for pair in zip(first, second, strict=True)
-    )
-    objective = np.concatenate([half["objective"] for half in history], axis=1)
-    # The pictures kept are of the first targets: the first half has them all.
-    return inputs, mismatch, {**history[0], "objective": objective}
+def build_search(forward, parametrization, shape, objective, xla):
+    """Compile some steps of a search, and a look at where they lead."""
+    function = traceable(forward)
 
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A forward function that is no Keras model, and how it answers now.
-
-    A compiled search has frozen whatever else the function reads, such as weights in
-    a NumPy array. So it may be used again only while the answers stay the same.
-    """
-
-    function: Callable = field(compare=False)
-    identity: object
-    answers: bytes
-
-    def __call__(self, batch):
-        return self.function(batch)
-
-
-def as_it_is(forward, inputs):
-    """A forward network for which a compiled search may be kept.
-
-    Parameters
-    ----------
-    forward : keras.Layer or callable
-    inputs : tensor (N, *input_shape)
-        Where to ask a function for its answers.
-    """
-    if isinstance(forward, keras.Layer):
-        return forward  # what is compiled follows when its weights change
-    answers = np.asarray(as_function(forward)(inputs))
-    try:
-        hash(identity := forward)
-    except TypeError:
-        identity = id(forward)
-    return Snapshot(forward, identity, answers.tobytes())
-
-
-def probes(shape: tuple[int, ...], dtype):
-    """Some values of every size, always the same, to see what a function does."""
-    values = np.random.default_rng(0).standard_normal((PROBES, *shape))
-    sizes = np.geomspace(0.01, 3, PROBES).reshape(-1, *[1] * len(shape))
-    return tf.constant(values * sizes, dtype)
-
-
-@functools.lru_cache(maxsize=8)  # a new trace costs a second; keeps 8 networks alive
-def compile_search(forward, parametrization, objective: Objective, xla: bool, seen):
-    """Compile the steps of a search, and a look at where it stands.
-
-    ``seen`` tells apart what looks the same and has changed; see :class:`Snapshot`.
-    """
-    function = as_function(forward)
-    if not isinstance(forward, keras.Layer):  # Keras needs no autograph; others may
-        function = tf.function(function)
-
-    def examine(code, shape, targets):
+    def look(code, targets):
         code = tf.reshape(code, (-1, *shape))
         inputs = parametrization.draw(code)
         outputs = function(inputs)
@@ -448,18 +198,13 @@ def compile_search(forward, parametrization, objective: Objective, xla: bool, se
             objective(inputs, outputs, targets) + parametrization.penalty(code),
         )
 
-    def step_of_adam(code, mean, square, shape, targets, step, rate, steps):
+    def step_of_adam(step, code, mean, square, targets, rate, steps):
         # By hand: Keras's Adam needs variables of a fixed batch size, and its
         # stateless form does not exist for TensorFlow.
         with tf.GradientTape() as tape:
             tape.watch(code)
-            total = tf.reduce_sum(examine(code, shape, targets)[2])
-        gradient = tape.gradient(total, code)
-        if gradient is None:
-            raise ValueError(
-                "no gradient reaches the inputs: the forward function must be "
-                "built from differentiable TensorFlow or Keras operations"
-            )
+            total = tf.reduce_sum(look(code, targets)[2])
+        gradient = that_exists(tape.gradient(total, code))
         gradient.set_shape(code.shape)  # a SavedModel forgets the batch size
         mean = 0.9 * mean + 0.1 * gradient
         square = 0.999 * square + 0.001 * tf.square(gradient)
@@ -469,31 +214,30 @@ def compile_search(forward, parametrization, objective: Objective, xla: bool, se
         # A search that overflows stays at its last finite code.
         return tf.where(tf.math.is_finite(moved), moved, code), mean, square
 
-    def advance(code, mean, square, shape, targets, begin, end, rate, steps):
-        # A while loop, since XLA would compile a for loop anew for every range.
-        def body(step, code, mean, square):
-            moved = step_of_adam(code, mean, square, shape, targets, step, rate, steps)
-            return step + 1, *moved
+    def advance(numbers, state, targets):
+        begin, end, rate, steps = tf.unstack(numbers)
 
-        loop = begin, code, mean, square
-        return tf.while_loop(lambda step, *_: step < end, body, loop)[1:]
+        def body(step, *state):
+            return step + 1, *step_of_adam(step, *state, targets, rate, steps)
+
+        # A while loop, since XLA would compile a for loop anew for every range.
+        loop = tf.while_loop(lambda step, *_: step < end, body, (begin, *state))
+        return loop[1:], look(loop[1], targets)
 
     # Without autograph: reading the sources takes it longer than many a search.
-    options = {"jit_compile": xla, "reduce_retracing": True, "autograph": False}
-    return tf.function(advance, **options), tf.function(examine, **options)
+    return tf.function(advance, jit_compile=xla, reduce_retracing=True, autograph=False)
 
 
-def use_xla(jit_compile, work: int, *networks) -> bool:
-    """Resolve "auto" for a search of so much work, counted in targets times steps.
+def use_xla(settings, targets: int, *networks) -> bool:
+    """Resolve "auto" for a search.
 
     XLA makes the steps of dense networks nearly twice as fast but needs a second to
     compile them for each size of batch; convolutions it slows down on a processor.
     """
-    if jit_compile != "auto":
-        return bool(jit_compile)
-    if on_gpu():
-        return True
-    return work >= XLA_PAYS_FROM and not any(map(convolves, networks))
+    if settings.jit_compile != "auto":
+        return settings.jit_compile
+    long = targets * settings.steps >= XLA_PAYS_FROM
+    return on_gpu() or (long and not any(map(convolves, networks)))
 
 
 def on_gpu() -> bool:
@@ -502,35 +246,55 @@ def on_gpu() -> bool:
 
 def convolves(network) -> bool:
     """Whether a network has a convolution, or might: a plain callable may."""
-    if network is None:
-        return False
     if not isinstance(network, keras.Layer):
-        return True
+        return network is not None
     return any("Conv" in type(layer).__name__ for layer in network._flatten_layers())
 
 
-def best_of(found, targets):
-    """Of several searches, keep for each target the one with the least mismatch.
+# For searches of every order.
 
-    Where several match but for rounding, the first: which of them is less wrong in
-    the last digit depends on the other targets of the batch.
+
+def traceable(forward):
+    """A forward network as a function for compiled searches."""
+    function = as_function(forward)
+    if isinstance(forward, keras.Layer):  # Keras needs no autograph; others may
+        return function
+    return tf.function(function, reduce_retracing=True)
+
+
+def compiled(build, forward, *what, steady=True):
+    """Build a search for a forward network, or take the one built last time.
+
+    What is compiled has frozen whatever it reads, such as weights in a NumPy array.
+    It follows only the weights of Keras models: so only theirs is kept.
     """
-    inputs, _, history = found[0]
-    if len(found) == 1:
-        return inputs, history
-    mismatches = np.stack([mismatch for _, mismatch, _ in found])
-    mismatches = np.nan_to_num(mismatches, nan=np.inf)
-    digit = np.finfo(targets.dtype).eps * np.abs(targets).reshape(len(targets), -1)
-    level = (ROUNDING * digit.max(axis=1)) ** 2
-    best = np.argmin(np.maximum(mismatches, level), axis=0)
-    rows = np.arange(len(best))
-    inputs = np.stack([inputs for inputs, _, _ in found])[best, rows]
-    shown = rows[:RECORDED_INPUTS]
-    history = {
-        "step": history["step"],
-        "objective": np.stack([h["objective"] for _, _, h in found])[best, :, rows].T,
-        "inputs": np.moveaxis(
-            np.stack([h["inputs"] for _, _, h in found])[best[shown], :, shown], 0, 1
-        ),
-    }
-    return inputs, history
+    if steady and isinstance(forward, keras.Layer):
+        return kept(build, forward, *what)
+    return build(forward, *what)
+
+
+@functools.lru_cache(maxsize=8)  # a new trace costs a second; keeps 8 networks alive
+def kept(build, *what):
+    return build(*what)
+
+
+@contextmanager
+def in_tensorflow():
+    """Explain the error where a search meets a function of NumPy."""
+    try:
+        yield
+    except NotImplementedError as error:
+        raise ValueError(
+            "a search needs the forward function and its objective to be built from "
+            f"TensorFlow or Keras operations, also where NumPy has the same: {error}"
+        ) from error
+
+
+def that_exists(slope):
+    """Return a derivative, if there is one."""
+    if slope is None:
+        raise ValueError(
+            "no gradient reaches the inputs: the forward function must be built from "
+            "differentiable TensorFlow or Keras operations"
+        )
+    return slope

@@ -9,8 +9,6 @@ covariance, and that is where knowledge of the inputs enters.
 
 from __future__ import annotations
 
-import functools
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,20 +16,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from netinvert.forward import as_function, before_relu
-from netinvert.inversion import Method, check_count, check_inputs, join_histories
-from netinvert.methods.autoencoder import AutoencoderInversion
+from netinvert.forward import before_relu
+from netinvert.inversion import check_count, join_histories
 from netinvert.methods.gradient import (
-    HALVES_PAY_FROM,
     RECORDED_INPUTS,
     RECORDED_STEPS,
-    Drawing,
+    compiled,
+    in_tensorflow,
+    that_exists,
+    traceable,
+)
+from netinvert.methods.parametrization import (
     Free,
-    as_it_is,
-    as_tuple,
-    best_of,
+    best_of_restarts,
     check_start,
-    probes,
+    fit_start,
+    shape_known_to,
     starting_inputs,
 )
 from netinvert.methods.prior_covariance import COVARIANCES, check_covariance, spread_at
@@ -61,6 +61,11 @@ class LevenbergMarquardt:
     restarts : int
         Searches per target, from ``start`` and then from different noise; the one
         with the smallest mismatch is kept.
+
+    Raises
+    ------
+    ValueError
+        From ``invert``, if the Jacobian of one target alone is too large to hold.
 
     Notes
     -----
@@ -94,9 +99,10 @@ class LevenbergMarquardt:
     autoencoder: keras.Model | str | None = None
     steps: int = 30
     restarts: int = 1
-    code_: AutoencoderInversion | None = field(default=None, init=False, repr=False)
+    code_: object = field(default=None, init=False, repr=False)
     covariance_: object = field(default=None, init=False, repr=False)
     mean_: np.ndarray | None = field(default=None, init=False, repr=False)
+    code_search = None  # AutoencoderInversion: the front door hangs it in
 
     def __post_init__(self):
         check_covariance(self.covariance)
@@ -106,7 +112,7 @@ class LevenbergMarquardt:
         if self.autoencoder is None:
             check_start(self.start)
             return
-        self.code_ = AutoencoderInversion(self.autoencoder, start=self.start)
+        self.code_ = self.code_search(self.autoencoder, start=self.start)
         if self.covariance != "identity":
             raise ValueError(
                 f"the covariance {self.covariance!r} is one of inputs, and the search "
@@ -114,20 +120,15 @@ class LevenbergMarquardt:
             )
 
     def _new_covariance(self):
-        return (
-            COVARIANCES[self.covariance]()
-            if isinstance(self.covariance, str)
-            else self.covariance
-        )
+        own = not isinstance(self.covariance, str)
+        return self.covariance if own else COVARIANCES[self.covariance]()
 
     def fit(self, forward, inputs) -> LevenbergMarquardt:
         """Note the mean of the inputs (N, ...); fit the start and the covariance."""
-        inputs = check_inputs(forward, inputs)
-        self.mean_ = np.mean(inputs, axis=0)
         if self.code_ is not None:
-            self.code_.fit(forward, inputs)
-        elif isinstance(self.start, Method):
-            self.start.fit(forward, inputs)
+            self.mean_ = self.code_.fit(forward, inputs).mean_
+            return self
+        inputs = fit_start(self, forward, inputs)
         self.covariance_ = self._new_covariance()
         self.covariance_.fit(forward, inputs, self.start)
         return self
@@ -135,60 +136,45 @@ class LevenbergMarquardt:
     @property
     def input_shape_(self) -> tuple[int, ...] | None:
         """Shape of one input, once fitted."""
-        if self.mean_ is None:
-            return getattr(self.start, "input_shape_", None)
-        return self.mean_.shape
+        return shape_known_to(self)
 
     def solve(self, forward, targets, *, bounds, seed, input_shape):
         """Propose inputs for a batch of targets; see :class:`netinvert.Method`."""
-        begin = self._begin if self.code_ is None else self._begin_in_code
-        found = []
-        for restart in range(self.restarts):
-            where = begin(
-                "noise" if restart else self.start,
-                forward,
-                targets,
-                bounds=bounds,
-                seed=seed + restart,
-                input_shape=input_shape,
+
+        def search_from(start, seed):
+            task = {"bounds": bounds, "seed": seed, "input_shape": input_shape}
+            if self.code_ is None:
+                begin, box = bounds, bounds
+                begin = starting_inputs(start, self.mean_, forward, targets, **task)
+                parametrization = Free()
+            else:
+                box = None  # the decoder keeps what it draws within the bounds
+                begin, parametrization = self.code_.starting_codes(
+                    start, forward, targets, **task
+                )
+            spread = spread_at(self.covariance_, begin, targets)
+            return second_order_search(
+                forward, targets, begin, parametrization, spread, box, self.steps
             )
-            found.append(second_order_search(forward, targets, *where, self.steps))
-        return best_of(found, targets)
 
-    def _begin(self, start, forward, targets, **task):
-        """Inputs to begin with, their parametrization, covariance and bounds."""
-        inputs = starting_inputs(start, self.mean_, forward, targets, **task)
-        spread = spread_at(self.covariance_, inputs, targets)
-        return inputs, Free(), spread, task["bounds"]
-
-    def _begin_in_code(self, start, forward, targets, **task):
-        """The same for codes; the decoder keeps what it draws within the bounds."""
-        code, bounds = self.code_, task["bounds"]
-        code._check_fitted(targets, task["input_shape"])
-        drawing = Drawing(
-            code.decoder_,
-            as_tuple(code.center_),
-            code.spread_,
-            prior=0.0,
-            bounds=None if bounds is None else tuple(map(as_tuple, bounds)),
-        )
-        codes = np.asarray(code._begin(start, forward, targets, **task))
-        return codes, drawing, spread_at(self.covariance_, codes, targets), None
+        return best_of_restarts(self, search_from, targets, seed)
 
 
 FIRST_DAMPING, MOST_DAMPING = 1.0, 1e6  # in units of the mean diagonal of J M J'
 TRIALS = 3  # of each Jacobian: a trial is one run of f, the Jacobian costs one a row
 CORRELATED_STEPS = 4  # Jacobians after which, in a box, values move independently
 STALLED = 0.99  # of the error left by a Jacobian's trials: it falls no more
+ROWS_AT_ONCE = 16  # of a Jacobian: more take their memory, and hardly less time
 LARGEST_JACOBIAN = 2**23  # numbers held at once; more targets take turns
+LARGEST_OF_ONE = 2**28  # numbers for one target: 1 GB, and a step needs it three times
 
 
 class State(NamedTuple):
     """Where the search for each of N targets stands."""
 
     codes: tf.Tensor  # (N, n)
-    residuals: tf.Tensor  # (N, k), target minus output
-    errors: tf.Tensor  # (N,), mean squares of the residuals
+    missing: tf.Tensor  # (N, k), target minus output
+    errors: tf.Tensor  # (N,), their mean squares
     damping: tf.Tensor  # (N,)
     going: tf.Tensor  # (N,) bool
 
@@ -196,245 +182,161 @@ class State(NamedTuple):
 def second_order_search(
     forward, targets, codes, parametrization, spread, bounds, steps
 ):
-    """Move codes until the outputs for the inputs drawn from them match.
+    """Move codes (N, ...), within bounds, until the inputs they draw give the targets.
 
-    Parameters
-    ----------
-    forward : keras.Model or callable
-    targets : array (N, ...)
-    codes : array (N, ...)
-        Where to begin.
-    parametrization : object with ``draw``, codes -> inputs
-        Hashable, so that the compiled search can be used again.
-    spread : Spread
-        The covariance at the codes.
-    bounds : (low, high) or None
-        Of the codes.
-    steps : int
-        Most Jacobians for each target.
-
-    Returns
-    -------
-    inputs, mismatch, history
-        As from :func:`netinvert.methods.gradient.search`.
+    ``spread`` is the prior covariance at the codes, ``steps`` the most Jacobians for
+    a target. Returns inputs, mismatch and history, as :func:`gradient.search` does.
     """
     shape = codes.shape[1:]
     dtype = np.promote_types(targets.dtype, "float32")  # half has no linear algebra
-    flat_targets = targets.reshape(len(targets), -1).astype(dtype)
+    targets = targets.reshape(len(targets), -1).astype(dtype)
     codes = codes.reshape(len(codes), -1).astype(dtype)
+    size = targets.shape[1] * codes.shape[1]
+    if size > LARGEST_OF_ONE:
+        raise ValueError(
+            f"the Jacobian of one target has {targets.shape[1]:,} x {codes.shape[1]:,} "
+            f"numbers, {size * dtype.itemsize / 2**30:.1f} GB: tap a layer with fewer "
+            "outputs, or take GradientInversion, which needs no Jacobian"
+        )
     scale, factor, floor = spread
-    if scale is not None:
-        scale = np.broadcast_to(scale, codes.shape).astype(dtype)
-    if factor is not None:
-        factor = tf.constant(factor, dtype)
+    scale = scale if scale is None else np.broadcast_to(scale, codes.shape)
+    factor = factor if factor is None else tf.constant(factor, dtype)
     box = None
     if bounds is not None:
-        box = tf.constant([np.broadcast_to(b, shape).ravel() for b in bounds], dtype)
+        box = np.stack([np.broadcast_to(bound, shape).ravel() for bound in bounds])
+        box = tf.constant(box, dtype)
         # Outside, a start may fit better than whatever the box has to offer.
         codes = np.clip(codes, *box.numpy())
-    probe = probes(codes.shape[1:], dtype)
-    if box is not None:
-        probe = tf.clip_by_value(probe, *box)
-    inputs = parametrization.draw(tf.reshape(probe, (-1, *shape)))
-    forward = as_it_is(forward, inputs)
-    advance = compile_second_order(forward, parametrization, shape)
-    half = len(codes) if len(codes) < HALVES_PAY_FROM else -(-len(codes) // 2)
-    most = max(1, LARGEST_JACOBIAN // (flat_targets.shape[1] * codes.shape[1]))
-
-    def solve(begin):
-        part = slice(begin, begin + min(half, most))
-        return advance(
-            tf.constant(codes[part]),
-            tf.constant(flat_targets[part]),
-            None if scale is None else tf.constant(scale[part]),
-            factor,
-            tf.constant(floor, dtype),
-            box,
-            tf.constant(steps),
-        )
-
-    try:
-        # Small operations leave two processors half idle. Halves side by side do not.
-        with ThreadPoolExecutor(2) as threads:
-            parts = list(threads.map(solve, range(0, len(codes), min(half, most))))
-    except NotImplementedError as error:
-        raise ValueError(
-            "a search needs the forward function to be built from TensorFlow or Keras "
-            f"operations, also where NumPy has the same: {error}"
-        ) from error
-    return collect(parts, lambda c: parametrization.draw(c.reshape(-1, *shape)), steps)
+    search = compiled(build_second_order, forward, parametrization, shape)
+    count = max(1, LARGEST_JACOBIAN // size)
+    found = []
+    with in_tensorflow():
+        for first in range(0, len(codes), count):
+            part = slice(first, first + count)
+            own = scale if scale is None else tf.constant(scale[part], dtype)
+            metric = own, factor, tf.constant(floor, dtype), box
+            found.append(run(*search, codes[part], targets[part], metric, steps))
+    inputs, mismatch, histories = zip(*found, strict=True)
+    return np.concatenate(inputs), np.concatenate(mismatch), join_histories(histories)
 
 
-def collect(parts, draw, steps: int):
-    """Join what the parts of a batch found, and choose what to record."""
+def run(begin, improve, draw, codes, targets, metric, steps: int):
+    """Search for some targets, one Jacobian after the other."""
     # Most happens in the first steps.
     marks = np.unique(np.geomspace(1, steps, RECORDED_STEPS).round().astype(int))
-    marks = np.append(0, marks)
-    histories = []
-    for _, errors, seen in parts:
-        at = np.minimum(marks, len(errors) - 1)  # a finished search stays where it is
-        seen = seen.numpy()[at]
-        inputs = draw(seen).numpy()
-        histories.append(
-            {
-                "step": marks,
-                "objective": errors.numpy()[at],
-                "inputs": inputs.reshape(*seen.shape[:2], *inputs.shape[1:]),
-            }
-        )
-    inputs = np.concatenate([draw(codes.numpy()).numpy() for codes, _, _ in parts])
-    mismatch = np.concatenate([errors[-1].numpy() for _, errors, _ in parts])
-    return inputs, mismatch, join_histories(histories)
+    state = begin(codes, targets)
+    seen = [state]
+    for step in range(steps):
+        if not np.any(state.going):
+            break
+        whole = metric[-1] is None or step < CORRELATED_STEPS
+        state = improve(state, targets, *metric, tf.constant(whole))
+        if step + 1 in marks:
+            seen.append(state)
+    seen += [state] * (len(marks) + 1 - len(seen))  # where it ended, it stays
+    shown = draw(
+        tf.concat([state.codes[:RECORDED_INPUTS] for state in seen], 0)
+    ).numpy()
+    history = {
+        "step": np.append(0, marks),
+        "objective": np.stack([state.errors for state in seen]),
+        "inputs": shown.reshape(len(seen), -1, *shown.shape[1:]),
+    }
+    return draw(state.codes).numpy(), state.errors.numpy(), history
 
 
-@functools.lru_cache(maxsize=8)  # a new trace costs a second; keeps 8 networks alive
-def compile_second_order(forward, parametrization, shape):
-    """Compile a whole search, for flattened codes (N, n) and targets (N, k)."""
+def build_second_order(forward, parametrization, shape):
+    """Compile the start and a step of a search, for codes (N, n), targets (N, k)."""
     forward, rectified = before_relu(forward)
-    function = as_function(forward)
-    if not isinstance(forward, keras.Layer):  # Keras needs no autograph; others may
-        function = tf.function(function)
+    function = traceable(forward)
+
+    def draw(codes):
+        return parametrization.draw(tf.reshape(codes, (-1, *shape)))
 
     def outputs_of(codes):
-        values = function(parametrization.draw(tf.reshape(codes, (-1, *shape))))
+        values = function(draw(codes))
         return tf.cast(tf.reshape(values, (tf.shape(codes)[0], -1)), codes.dtype)
 
     def match(targets, outputs):
         if rectified:  # a ReLU follows, and where it gives 0, less will do
             outputs = tf.where(targets > 0, outputs, tf.nn.relu(outputs))
-        residuals = targets - outputs
-        return residuals, tf.reduce_mean(tf.square(residuals), axis=1)
+        missing = targets - outputs
+        return missing, tf.reduce_mean(tf.square(missing), axis=1)
 
-    def advance(codes, targets, scale, factor, floor, box, steps):
-        residuals, errors = match(targets, outputs_of(codes))
+    def begin(codes, targets):
+        missing, errors = match(targets, outputs_of(codes))
         damping = tf.fill(tf.shape(errors), tf.constant(FIRST_DAMPING, codes.dtype))
-        state = State(codes, residuals, errors, damping, ~matched(residuals, targets))
-        seen = [tf.TensorArray(codes.dtype, steps + 1) for _ in looks(state)]
-
-        def body(step, state, seen):
-            rows = tf.where(state.going)  # the others have left the batch
-            part, own = tf.nest.map_structure(
-                lambda values: tf.gather_nd(values, rows), (state, targets)
-            )
-            own_scale = None if scale is None else tf.gather_nd(scale, rows)
-            whole = tf.constant(box is None) | (step < CORRELATED_STEPS)
-            part = improve(part, own, own_scale, factor, floor, box, whole)
-            updated = [
-                tf.tensor_scatter_nd_update(old, rows, new)
-                for old, new in zip(state, part, strict=True)
-            ]
-            state = State(*updated)
-            return step + 1, state, write(seen, step + 1, state)
-
-        def more(step, state, seen):
-            return (step < steps) & tf.reduce_any(state.going)
-
-        loop = tf.constant(0), state, write(seen, 0, state)
-        step, state, seen = tf.while_loop(more, body, loop)
-        return state.codes, *(array.gather(tf.range(step + 1)) for array in seen)
+        return State(codes, missing, errors, damping, ~matched(missing, targets))
 
     def improve(state, targets, scale, factor, floor, box, whole):
-        """Try a few steps along one Jacobian."""
-        # Searches that begin at the same input share their first Jacobian (1, k, n).
-        first = state.codes[:1]
-        alike = tf.reduce_all(state.codes == first)
-        codes = tf.cond(alike, lambda: first, lambda: state.codes)
-        jacobian = jacobian_of(outputs_of, codes, targets.shape[1])
+        """Try a few steps along one Jacobian, for the targets that go on."""
+        rows = tf.where(state.going)
+        part, targets, scale = tf.nest.map_structure(
+            lambda values: values if values is None else tf.gather_nd(values, rows),
+            (state, targets, scale),
+        )
+        jacobian = jacobian_at(part.codes, targets.shape[1])
         if rectified:
-            on = (targets > 0) | (state.residuals < targets)
+            on = (targets > 0) | (part.missing < targets)
             jacobian *= tf.cast(on, jacobian.dtype)[:, :, None]
         steered = times_covariance(jacobian, scale, factor, floor, whole)
-        before = state.errors
+        before = part.errors
         gram = tf.matmul(jacobian, steered, transpose_b=True)
         # Above 0 also where no output depends on any input.
         least = np.finfo(gram.dtype.as_numpy_dtype).tiny
         unit = tf.maximum(tf.linalg.trace(gram) / targets.shape[1], least)
         for _ in range(TRIALS):
-            state, gram = trial(state, targets, jacobian, steered, gram, unit, box)
-        stalled = (state.errors > STALLED * before) & (state.damping <= FIRST_DAMPING)
-        stalled |= state.damping > MOST_DAMPING
+            part, gram = trial(part, targets, jacobian, steered, gram, unit, box)
+        stalled = (part.errors > STALLED * before) & (part.damping <= FIRST_DAMPING)
+        stalled |= part.damping > MOST_DAMPING
         if box is not None and factor is not None:
             stalled &= ~whole  # what stalls in the whole covariance may yet go on
-        done = matched(state.residuals, targets)
-        return state._replace(going=~(stalled | done))
+        done = matched(part.missing, targets)
+        part = part._replace(going=~(stalled | done))
+        return State(
+            *(
+                tf.tensor_scatter_nd_update(old, rows, new)
+                for old, new in zip(state, part, strict=True)
+            )
+        )
+
+    def jacobian_at(codes, size):
+        """Derivatives (N, k, n) of k = size outputs by codes (N, n)."""
+        with tf.GradientTape() as tape:
+            tape.watch(codes)
+            outputs = outputs_of(codes)
+        at_once = size <= ROWS_AT_ONCE
+        return that_exists(
+            tape.batch_jacobian(outputs, codes, experimental_use_pfor=at_once)
+        )
 
     def trial(state, targets, jacobian, steered, gram, unit, box):
         """Try one step, and keep it where it lowers the error."""
         moved, gram = propose(jacobian, steered, gram, unit, box, state)
-        residuals, errors = match(targets, outputs_of(moved))
+        missing, errors = match(targets, outputs_of(moved))
         good = errors < state.errors  # False where the network overflowed
         least = 10 * np.finfo(moved.dtype.as_numpy_dtype).eps
         damping = tf.where(good, state.damping / 10, state.damping * 10)
         state = State(
             tf.where(good[:, None], moved, state.codes),
-            tf.where(good[:, None], residuals, state.residuals),
+            tf.where(good[:, None], missing, state.missing),
             tf.where(good, errors, state.errors),
             tf.maximum(damping, least),
             state.going,
         )
         return state, gram
 
-    compiled = tf.function(advance, autograph=False)
-
-    # TensorFlow counts traces by a function's name, and would warn a reader who
-    # inverts five networks; only calls of the function itself are counted.
-    def search(*task):
-        batch = map(any_batch, task[:3])  # codes, targets and scale
-        return compiled.get_concrete_function(*batch, *task[3:])(*task)
-
-    return search
+    options = {"autograph": False, "reduce_retracing": True}
+    return tf.function(begin, **options), tf.function(improve, **options), draw
 
 
-def any_batch(tensor):
-    """Describe a tensor but for how many targets it is for: one trace serves all."""
-    if tensor is None:
-        return tensor
-    return tf.TensorSpec((None, tensor.shape[1]), tensor.dtype)
-
-
-def looks(state: State):
-    """What the history keeps of a state."""
-    return state.errors, state.codes[:RECORDED_INPUTS]
-
-
-def write(arrays, step, state: State):
-    """Note a state in arrays for the history."""
-    pairs = zip(arrays, looks(state), strict=True)
-    return [array.write(step, value) for array, value in pairs]
-
-
-def matched(residuals, targets):
+def matched(missing, targets):
     """Whether outputs agree as closely as their type of number can tell, (N,)."""
     epsilon = np.finfo(targets.dtype.as_numpy_dtype).eps
     largest = tf.reduce_max(tf.abs(targets), axis=1)
-    return tf.reduce_max(tf.abs(residuals), axis=1) <= (
+    return tf.reduce_max(tf.abs(missing), axis=1) <= (
         2 * epsilon * tf.maximum(largest, 1)
     )
-
-
-UNROLLED = 16  # outputs up to which each row of the Jacobian is a part of the graph
-
-
-def jacobian_of(outputs_of, codes, size: int):
-    """Derivatives (N, k, n) of outputs (N, k) by codes (N, n), row by row."""
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(codes)
-        outputs = outputs_of(codes)
-
-    def row(index):
-        choice = tf.one_hot(tf.fill([tf.shape(codes)[0]], index), size)
-        gradient = tape.gradient(outputs, codes, tf.cast(choice, codes.dtype))
-        if gradient is None:
-            raise ValueError(
-                "no gradient reaches the inputs: the forward function must be "
-                "built from differentiable TensorFlow or Keras operations"
-            )
-        return gradient
-
-    if size <= UNROLLED:
-        return tf.stack([row(index) for index in range(size)], axis=1)
-    rows = tf.map_fn(row, tf.range(size), fn_output_signature=codes.dtype)
-    return tf.transpose(rows, (1, 0, 2))
 
 
 def times_covariance(jacobian, scale, factor, floor, whole):
@@ -461,17 +363,17 @@ def propose(jacobian, steered, gram, unit, box, state):
     a step of a semismooth Newton iteration for u, which is exact where the values
     held back are those that were (in ``gram``, which is returned for the next time).
     """
-    codes, residuals = state.codes, state.residuals
+    codes, missing = state.codes, state.missing
     level = solvable((state.damping * unit)[:, None])
-    force = solve_damped(gram, level, residuals)
+    force = solve_damped(gram, level, missing)
     moved = codes + along(force, steered)
     if box is None:
         return moved, gram
     inside = tf.clip_by_value(moved, box[0], box[1])
     free = tf.cast(inside == moved, moved.dtype)
     gram = tf.matmul(jacobian * free[:, None], steered, transpose_b=True)
-    missing = residuals - tf.linalg.matvec(jacobian, inside - codes) - level * force
-    force += solve_damped(gram, level, missing)
+    left = missing - tf.linalg.matvec(jacobian, inside - codes) - level * force
+    force += solve_damped(gram, level, left)
     return tf.clip_by_value(codes + along(force, steered), box[0], box[1]), gram
 
 
@@ -485,11 +387,11 @@ def solvable(level):
     return tf.where(tf.math.is_finite(level) & (level >= least), level, 1)
 
 
-def solve_damped(gram, level, residuals):
-    """Solve (gram + level) u = residuals for u (N, k)."""
+def solve_damped(gram, level, missing):
+    """Solve (gram + level) u = missing for u (N, k)."""
     gram = tf.where(tf.math.is_finite(gram), gram, 0)  # or TensorFlow stops here
-    gram += tf.linalg.diag(level * tf.ones_like(residuals))
-    return tf.linalg.solve(gram, residuals[..., None])[..., 0]
+    gram += tf.linalg.diag(level * tf.ones_like(missing))
+    return tf.linalg.solve(gram, missing[..., None])[..., 0]
 
 
 def along(force, steered):

@@ -18,7 +18,7 @@ from netinvert.methods.autoencoder import (
     fit_regression,
     train_autoencoder,
 )
-from netinvert.methods.gradient import Drawing
+from netinvert.methods.parametrization import Drawing
 
 GOALS = {  # PSNR in dB, SSIM and evaluator accuracy, of the default search
     "logits": (15.4, 0.63, 0.90),

@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 import netinvert as ni
-from netinvert.methods.gradient import HALVES_PAY_FROM, Box, Free
+from netinvert.methods.gradient import HALVES_PAY_FROM
+from netinvert.methods.parametrization import Box, Free
 from netinvert.objectives import cross_entropy, squared_error, total_variation
 from tools.environment import ROOT
 
@@ -220,6 +221,22 @@ def test_settings_that_make_no_sense_are_refused_at_once(settings, complaint):
 def test_total_variation_of_a_vector_input_is_refused(dense):
     method = ni.GradientInversion(squared_error + total_variation)
     with pytest.raises(ValueError, match="leave it out for vector inputs"):
+        ni.invert(dense, targets_of(dense), method)
+
+
+def test_the_default_prior_of_images_one_pixel_wide_is_refused():
+    method = ni.GradientInversion(steps=2)
+    with pytest.raises(ValueError, match="images of 8 by 1 pixels"):
+        ni.invert(lambda x: x[:, :3, 0, 0], [[1.0] * 3], method, input_shape=(8, 1, 1))
+
+
+def test_a_prior_that_would_count_for_nothing_is_refused(dense):
+    @ni.objectives.prior
+    def broken(inputs):
+        return tf.reduce_mean(inputs[:, 6:], axis=1)  # of no values at all: NaN
+
+    method = ni.GradientInversion(squared_error + 0.1 * broken, steps=2)
+    with pytest.raises(ValueError, match=r"count for nothing in .* 0.1 \* broken"):
         ni.invert(dense, targets_of(dense), method)
 
 

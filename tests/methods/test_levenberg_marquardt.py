@@ -1,5 +1,7 @@
 """Second-order search: known answers, bounds, precision, covariances, codes."""
 
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -293,6 +295,33 @@ def test_in_a_code_it_draws_what_the_decoder_can(autoencoder, start, digits, for
     first = code.regression_(targets) if start == "estimate" else np.zeros((20, 12))
     drawn = decoder((code.center_ + code.spread_ * first)[:16].astype("float32"))
     np.testing.assert_allclose(result.history["inputs"][0], drawn, atol=1e-4)
+
+
+def test_a_search_in_a_code_can_be_pickled(digits, forward):
+    x_train, x_test = digits
+    method = ni.LevenbergMarquardt("estimate", autoencoder="digits")
+    targets = forward(x_test[:5])
+    for one in method, method.fit(forward, x_train[:500]):
+        again = pickle.loads(pickle.dumps(one))
+    found = [ni.invert(forward, targets, one).inputs for one in (method, again)]
+    np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+
+
+def test_a_layer_of_512_outputs_is_matched():
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Flatten(), keras.layers.Dense(512, "tanh")]
+    forward = keras.Sequential([keras.Input((28, 28, 1)), *layers])
+    truth = RANDOM.uniform(size=(24, 28, 28, 1))  # more than one turn
+    result = ni.invert(forward, forward(truth), ni.LevenbergMarquardt(), bounds=None)
+    assert result.residual.max() < 1e-10
+
+
+def test_a_jacobian_beyond_all_memory_is_refused():
+    def wide(batch):
+        return tf.tile(batch, (1, 2**10))
+
+    with pytest.raises(ValueError, match=r"1,048,576 x 1,024 numbers, 4.0 GB: tap"):
+        ni.invert(wide, np.ones(2**20), ni.LevenbergMarquardt(), input_shape=(2**10,))
 
 
 def test_what_the_decoder_draws_is_bounded_while_it_is_searched(

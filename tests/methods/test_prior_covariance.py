@@ -9,6 +9,7 @@ from netinvert import metrics
 from netinvert.methods.inverse_network import digits_inverse
 from netinvert.methods.levenberg_marquardt import LevenbergMarquardt
 from netinvert.methods.prior_covariance import (
+    LEAST_FLOOR,
     ErrorCovariance,
     Identity,
     InputCovariance,
@@ -83,6 +84,13 @@ class GreyHalf:
     def solve(self, forward, targets, *, bounds, seed, input_shape):
         upper = (targets[:, :1] > 0) == (np.arange(4) < 2)
         return np.where(upper, 0.5, 0)[:, :, None, None] + np.zeros((4, 1)), {}
+
+
+def test_no_direction_is_forbidden_even_where_inputs_vary_in_one_alone():
+    inputs = np.outer(np.linspace(-1, 1, 50), [3.0, 4.0, 0.0]).astype("float32")
+    spread = InputCovariance().fit(None, inputs, None).at(inputs, None)
+    variances = np.linalg.eigvalsh(matrix(spread))
+    np.testing.assert_allclose(variances[:2] / variances[2], LEAST_FLOOR, rtol=0.01)
 
 
 def test_a_background_that_the_start_is_sure_of_does_not_move():
