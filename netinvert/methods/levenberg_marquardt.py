@@ -302,13 +302,12 @@ def build_second_order(forward, parametrization, shape):
 
     def jacobian_at(codes, size):
         """Derivatives (N, k, n) of k = size outputs by codes (N, n)."""
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(persistent=True) as tape:
             tape.watch(codes)
             outputs = outputs_of(codes)
+        that_exists(tape.gradient(outputs, codes))  # a Jacobian would be zeros instead
         at_once = size <= ROWS_AT_ONCE
-        return that_exists(
-            tape.batch_jacobian(outputs, codes, experimental_use_pfor=at_once)
-        )
+        return tape.batch_jacobian(outputs, codes, experimental_use_pfor=at_once)
 
     def trial(state, targets, jacobian, steered, gram, unit, box):
         """Try one step, and keep it where it lowers the error."""
