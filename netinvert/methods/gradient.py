@@ -225,7 +225,7 @@ def build_search(forward, parametrization, shape, objective, xla):
         return loop[1:], look(loop[1], targets)
 
     # Without autograph: reading the sources takes it longer than many a search.
-    return tf.function(advance, jit_compile=xla, reduce_retracing=True, autograph=False)
+    return in_graph(advance, jit_compile=xla, autograph=False)
 
 
 def use_xla(settings, targets: int, *networks) -> bool:
@@ -254,12 +254,21 @@ def convolves(network) -> bool:
 # For searches of every order.
 
 
+def in_graph(function, **options):
+    """Compile a function, for batches of any size."""
+    compiled = tf.function(function, reduce_retracing=True, **options)
+    # TensorFlow counts traces by where a function once stood in memory, and would
+    # warn a reader who inverts five networks.
+    compiled._omit_frequent_tracing_warning = True
+    return compiled
+
+
 def traceable(forward):
     """A forward network as a function for compiled searches."""
     function = as_function(forward)
     if isinstance(forward, keras.Layer):  # Keras needs no autograph; others may
         return function
-    return tf.function(function, reduce_retracing=True)
+    return in_graph(function)
 
 
 def compiled(build, forward, *what, steady=True):

@@ -22,6 +22,7 @@ from netinvert.methods.gradient import (
     RECORDED_INPUTS,
     RECORDED_STEPS,
     compiled,
+    in_graph,
     in_tensorflow,
     that_exists,
     traceable,
@@ -325,8 +326,8 @@ def build_second_order(forward, parametrization, shape):
         )
         return state, gram
 
-    options = {"autograph": False, "reduce_retracing": True}
-    return tf.function(begin, **options), tf.function(improve, **options), draw
+    begin, improve = (in_graph(part, autograph=False) for part in (begin, improve))
+    return begin, improve, draw
 
 
 def matched(missing, targets):
