@@ -116,5 +116,5 @@ def test_a_chapter_runs_in_jupyterlab_quietly_and_its_slider_moves(tmp_path):
         before = page.evaluate(f"{PICTURE}.src")
         page.evaluate(f"{SLIDER}.focus()")
         page.press("ArrowRight")
-        wait_until(page, f"{PICTURE}.src !== {before!r}")
+        wait_until(page, f"{PICTURE} && {PICTURE}.src !== {before!r}")
         assert page.evaluate(COMPLAINTS) == []
