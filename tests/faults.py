@@ -363,7 +363,7 @@ FAULTS = [
         "proofs: an activation goes by its name",
         "netinvert/fibers/reading.py",
         swap("if activation is known:", "if title(activation) == title(known):"),
-        "tests/fibers/test_reading.py -k refused",
+        "tests/fibers/test_reading.py -k name_the_layer",
     ),
     Fault(
         "proofs: a softmax is dropped wherever it stands",
