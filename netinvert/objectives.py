@@ -73,7 +73,7 @@ class Objective:
 
     @property
     def steady(self) -> bool:
-        """Whether no function of it can change: this module's read nothing else."""
+        """Whether its functions cannot change; this module's read nothing else."""
         return all(term.function.__module__ == __name__ for term in self.terms)
 
     @property
