@@ -173,6 +173,8 @@ def test_the_first_cell_installs_the_package_on_colab_and_shows_nothing(notebook
     assert f"    {install_line()}\n" in first.source, "run `make notebooks`"
     assert '"google.colab" in sys.modules' in first.source
     assert first.outputs == []
+    order = re.findall(r"(?m)^(?:import|from) (keras|netinvert)", first.source)
+    assert order[0] == "netinvert", "before Keras: it silences TensorFlow's start"
 
 
 def test_the_repository_s_address_is_set_in_one_place_only():
