@@ -224,7 +224,7 @@ def test_it_refuses_inputs_it_cannot_learn_from(name, forward, digits):
         METHODS[name]().fit(forward, spoiled)
     with pytest.raises(ValueError, match="empty"):
         METHODS[name]().fit(forward, digits[0][:0])
-    with pytest.raises(ValueError, match=r"\(28, 28, 1\)"):
+    with pytest.raises(ValueError, match=r"\(N, 28, 28, 1\)"):
         METHODS[name]().fit(forward, np.ones((50, 7, 7, 1), "float32"))
 
 
