@@ -136,7 +136,6 @@ class LevenbergMarquardt:
 
     @property
     def input_shape_(self) -> tuple[int, ...] | None:
-        """Shape of one input, once fitted."""
         return shape_known_to(self)
 
     def solve(self, forward, targets, *, bounds, seed, input_shape):
@@ -276,7 +275,10 @@ def build_second_order(forward, parametrization, shape):
             lambda values: values if values is None else tf.gather_nd(values, rows),
             (state, targets, scale),
         )
-        jacobian = jacobian_at(part.codes, targets.shape[1])
+        # Who begins at one input shares its Jacobian; else it takes 1.3 times as long.
+        alike = tf.reduce_all(part.codes == part.codes[:1])
+        codes = tf.cond(alike, lambda: part.codes[:1], lambda: part.codes)
+        jacobian = jacobian_at(codes, targets.shape[1])
         if rectified:
             on = (targets > 0) | (part.missing < targets)
             jacobian *= tf.cast(on, jacobian.dtype)[:, :, None]
@@ -333,10 +335,8 @@ def build_second_order(forward, parametrization, shape):
 def matched(missing, targets):
     """Whether outputs agree as closely as their type of number can tell, (N,)."""
     epsilon = np.finfo(targets.dtype.as_numpy_dtype).eps
-    largest = tf.reduce_max(tf.abs(targets), axis=1)
-    return tf.reduce_max(tf.abs(missing), axis=1) <= (
-        2 * epsilon * tf.maximum(largest, 1)
-    )
+    largest = tf.maximum(tf.reduce_max(tf.abs(targets), axis=1), 1)
+    return tf.reduce_max(tf.abs(missing), axis=1) <= 2 * epsilon * largest
 
 
 def times_covariance(jacobian, scale, factor, floor, whole):
