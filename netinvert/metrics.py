@@ -10,15 +10,16 @@ from __future__ import annotations
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy import ndarray
 from scipy.special import stdtrit  # scipy.stats takes half a second to import
 
 CHUNK = 1024  # images measured at once, so that memory stays flat
-SSIM_WINDOW = 7  # pixels
-SSIM_SIGMA = 1e4  # pixels: so wide that tf.image.ssim's Gaussian window is flat
+WINDOW = 7  # pixels, of SSIM
+SIGMA = 1e4  # pixels: so wide that tf.image.ssim's Gaussian window is flat
 ROUNDING = 1e-5  # how far outside [0, 1] float arithmetic may put a true pixel
 
 
-def mse(images: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
+def mse(images: ndarray, reconstructions: ndarray) -> ndarray:
     """Mean squared difference per value, for each image.
 
     Parameters
@@ -35,91 +36,58 @@ def mse(images: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
     ValueError
         If the shapes differ, the batch is empty or a value is not finite.
     """
-    images, reconstructions = _check_pair(images, reconstructions)
 
     def squared_difference(batch, guesses):
-        difference = batch.astype("float64") - guesses.astype("float64")
+        difference = np.subtract(batch, guesses, dtype="float64")
         return (difference.reshape(len(batch), -1) ** 2).mean(axis=1)
 
-    return _in_chunks(squared_difference, images, reconstructions)
+    return _in_chunks(squared_difference, *_check_pair(images, reconstructions))
 
 
-def psnr(images: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
+def psnr(images: ndarray, reconstructions: ndarray) -> ndarray:
     """Peak signal-to-noise ratio in decibels: -10 log10(MSE), for each image.
 
-    Parameters
-    ----------
-    images : array (N, ...)
-        The true images, in [0, 1].
-    reconstructions : array (N, ...)
-        May leave [0, 1]: that counts as error, like any other.
-
-    Returns
-    -------
-    float64 array (N,)
-        Higher is better; ``inf`` where the two are identical.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, the batch is empty, a value is not finite or a
-        true image leaves [0, 1].
+    Called and refused like :func:`mse`, with true images in [0, 1]; reconstructions
+    may leave that range. Higher is better; ``inf`` where the two are identical.
     """
     _check_unit_range(images)
     with np.errstate(divide="ignore"):  # identical images: infinitely many decibels
         return -10 * np.log10(mse(images, reconstructions))
 
 
-def ssim(images: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
+def ssim(images: ndarray, reconstructions: ndarray) -> ndarray:
     """Structural similarity (Wang et al. 2004), for each image.
 
-    Compares mean, contrast and correlation in every 7 x 7 window that lies inside
-    the image, all pixels of a window counting alike, for a data range of 1. That
-    is ``tf.image.ssim`` with a flat window, and scikit-image's default up to the
-    third decimal. TensorFlow's own default, an 11 x 11 Gaussian, sees less of a
-    28 x 28 image's border and gives lower numbers: 0.12 instead of 0.18 for the
-    mean of all digits.
+    Compares mean, contrast and correlation in every 7 x 7 window inside the image, all
+    pixels alike, for a data range of 1: scikit-image's default, up to the third
+    decimal. The 11 x 11 Gaussian that ``tf.image.ssim`` takes sees less of the border
+    and gives lower numbers: 0.12 instead of 0.18 for the mean of all digits.
 
-    Parameters
-    ----------
-    images : array (N, height, width, channels)
-        The true images, in [0, 1], at least 7 x 7 pixels.
-    reconstructions : array (N, height, width, channels)
-        May leave [0, 1].
-
-    Returns
-    -------
-    float64 array (N,)
-        1 where the two are identical; 0 or less for unrelated images.
-
-    Raises
-    ------
-    ValueError
-        As for :func:`psnr`, and if the arrays are no images.
+    Called and refused like :func:`psnr`, with images (N, height, width, channels) of
+    at least 7 x 7 pixels. 1 where the two are identical, 0 or less for unrelated ones.
     """
     _check_unit_range(images)
     images, reconstructions = _check_pair(images, reconstructions)
-    if images.ndim != 4 or min(images.shape[1:3]) < SSIM_WINDOW:
+    if images.ndim != 4 or min(images.shape[1:3]) < WINDOW:
         raise ValueError(
             "ssim needs images of shape (N, height, width, channels), at least "
-            f"{SSIM_WINDOW} x {SSIM_WINDOW} pixels; got {images.shape}. For grey "
-            "images without a channel axis pass images[..., None]; for vectors "
-            "use mse."
+            f"{WINDOW} x {WINDOW} pixels; got {images.shape}. For grey images without "
+            "a channel axis pass images[..., None]; for vectors use mse."
         )
-    flat = {"filter_size": SSIM_WINDOW, "filter_sigma": SSIM_SIGMA}
 
     def flat_window(*pair):
         pair = (tf.constant(batch, tf.float32) for batch in pair)
+        flat = {"filter_size": WINDOW, "filter_sigma": SIGMA}
         return tf.image.ssim(*pair, max_val=1.0, **flat).numpy()
 
     return _in_chunks(flat_window, images, reconstructions)
 
 
-def accuracy(evaluator, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def accuracy(evaluator, images: ndarray, labels: ndarray) -> ndarray:
     """Whether an evaluator names the intended class, for each image.
 
-    Never report it alone: a picture of the class mean already scores as high as
-    the inverted network's own accuracy.
+    Never report it alone: a picture of the class mean already scores as high as the
+    inverted network's own accuracy.
 
     Parameters
     ----------
@@ -127,7 +95,6 @@ def accuracy(evaluator, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         Batch of images -> (N, classes) scores. A network that no search has seen.
     images : array (N, ...)
     labels : integer array (N,)
-        The intended classes.
 
     Returns
     -------
@@ -137,13 +104,8 @@ def accuracy(evaluator, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Raises
     ------
     ValueError
-        If there is not one integer label per image, the batch is empty, a value
-        is not finite or the evaluator does not give one score per class.
+        As for :func:`mse`, and if labels or scores do not fit.
     """
-    if not callable(evaluator):
-        raise ValueError(
-            f"the evaluator must be a model or function, got {evaluator!r}"
-        )
     images, labels = _check_finite("images", images), np.asarray(labels)
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
@@ -166,7 +128,7 @@ def accuracy(evaluator, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return _in_chunks(correct, images, labels)
 
 
-def diversity(solutions: np.ndarray) -> np.ndarray:
+def diversity(solutions: ndarray) -> ndarray:
     """Mean squared difference between any two solutions of the same target.
 
     Parameters
@@ -177,20 +139,13 @@ def diversity(solutions: np.ndarray) -> np.ndarray:
     Returns
     -------
     float64 array (N,)
-        Mean over the R (R - 1) / 2 pairs; 0 where all solutions agree. It is
-        twice the sample variance, averaged over an input's values.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two solutions, or a value is not finite.
+        Mean over the R (R - 1) / 2 pairs, which is twice the sample variance.
     """
     solutions = _check_finite("solutions", solutions)
     if solutions.ndim < 3 or len(solutions) < 2:
         raise ValueError(
-            "solutions must have shape (R, N, ...) with R >= 2 reconstructions of "
-            f"each of N targets; got {solutions.shape}. Stack the inputs of "
-            "several results with np.stack."
+            "solutions must have shape (R, N, ...) with R >= 2 reconstructions of each "
+            f"of N targets, such as np.stack makes of them; got {solutions.shape}"
         )
 
     def spread(batch):
@@ -200,30 +155,19 @@ def diversity(solutions: np.ndarray) -> np.ndarray:
     return _in_chunks(spread, np.moveaxis(solutions, 0, 1))
 
 
-def mean_and_interval(
-    values: np.ndarray, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Mean of many numbers and the half-width of its confidence interval.
-
-    Student's t interval: for numbers that are independent of each other, such as
-    one per image or one per training seed.
+def mean_and_interval(values: ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """Mean of independent numbers, and the half-width of Student's t interval.
 
     Parameters
     ----------
     values : array (N,)
-        At least two finite numbers.
+        At least two finite numbers, such as one per image or per training seed.
     confidence : float
         Between 0 and 1.
 
     Returns
     -------
     mean, half_width : float
-        The interval is mean - half_width to mean + half_width.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two numbers, or one is not finite.
     """
     values = _check_finite("values", values).astype("float64")
     if values.ndim != 1 or len(values) < 2:
@@ -232,40 +176,37 @@ def mean_and_interval(
         )
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}")
-    quantile = stdtrit(len(values) - 1, (1 + confidence) / 2)  # Student's t
+    quantile = stdtrit(len(values) - 1, (1 + confidence) / 2)
     error = values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean()), float(quantile * error)
 
 
-def _in_chunks(measure, *arrays) -> np.ndarray:
+def _in_chunks(measure, *arrays) -> ndarray:
     """One number per row of the arrays, from ``measure`` on a chunk at a time."""
     starts = range(0, len(arrays[0]), CHUNK)
     parts = [measure(*(a[i : i + CHUNK] for a in arrays)) for i in starts]
     return np.concatenate(parts).astype("float64")
 
 
-def _check_finite(name: str, values) -> np.ndarray:
+def _check_finite(name: str, values) -> ndarray:
     values = np.asarray(values)
-    if values.ndim == 0 or values.size == 0:
-        raise ValueError(f"{name} is empty or a single number: shape {values.shape}")
-    if not np.issubdtype(values.dtype, np.number) and values.dtype != bool:
-        raise ValueError(f"{name} must hold numbers, got {values.dtype}")
-    if not np.isfinite(values).all():
+    if values.dtype.kind not in "biuf" or values.ndim == 0 or values.size == 0:
         raise ValueError(
-            f"{name} has {np.count_nonzero(~np.isfinite(values))} values that are "
-            "not finite (NaN or infinite), so it cannot be measured"
+            f"{name} must be an array of real numbers, and not empty; got an array of "
+            f"{values.dtype} and shape {values.shape}"
         )
+    if wrong := np.count_nonzero(~np.isfinite(values)):
+        raise ValueError(f"{name} has {wrong} values that are not finite")
     return values
 
 
-def _check_pair(images, reconstructions) -> tuple[np.ndarray, np.ndarray]:
+def _check_pair(images, reconstructions) -> tuple[ndarray, ndarray]:
     images = _check_finite("images", images)
     reconstructions = _check_finite("reconstructions", reconstructions)
     if images.shape != reconstructions.shape or images.ndim < 2:
         raise ValueError(
             "images and reconstructions must have the same shape (N, ...); got "
-            f"{images.shape} and {reconstructions.shape}. For a single image pass "
-            "image[None]."
+            f"{images.shape} and {reconstructions.shape}. For one pass image[None]."
         )
     return images, reconstructions
 
