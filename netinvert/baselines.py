@@ -9,29 +9,25 @@ flattened. Arrays that do not fit each other, or are not finite, are a ValueErro
 from __future__ import annotations
 
 import numpy as np
+from numpy import ndarray
 
 CHUNK = 512  # targets compared with the whole training set at once
 FAINTEST = 1e-2  # outputs that hardly ever vary are not blown up beyond this share
 PENALTIES = np.logspace(-7, 1, 33)
 
 
-def blank(inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def blank(inputs: ndarray, outputs: ndarray, targets: ndarray) -> ndarray:
     """Answer with zeros."""
-    inputs, _, targets = _check(inputs, outputs, targets)
-    return np.zeros((len(targets), *inputs.shape[1:]), "float32")
+    return np.zeros_like(mean_image(inputs, outputs, targets))
 
 
-def mean_image(
-    inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray
-) -> np.ndarray:
+def mean_image(inputs: ndarray, outputs: ndarray, targets: ndarray) -> ndarray:
     """Answer with the mean of the training inputs, whatever the target."""
     inputs, _, targets = _check(inputs, outputs, targets)
     return np.repeat(inputs.mean(axis=0, keepdims=True), len(targets), axis=0)
 
 
-def class_mean(
-    inputs: np.ndarray, labels: np.ndarray, target_labels: np.ndarray
-) -> np.ndarray:
+def class_mean(inputs: ndarray, labels: ndarray, target_labels: ndarray) -> ndarray:
     """Answer with the mean of the training inputs of the same class.
 
     Called with the classes of the inputs, integers (M,), and those that the targets
@@ -48,22 +44,17 @@ def class_mean(
     return np.stack(means)[place]
 
 
-def nearest_neighbor(
-    inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray
-) -> np.ndarray:
+def nearest_neighbor(inputs: ndarray, outputs: ndarray, targets: ndarray) -> ndarray:
     """Answer with the training input whose output is closest to the target."""
     return knn_mean(inputs, outputs, targets, k=1)
 
 
 def knn_mean(
-    inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray, k: int = 10
-) -> np.ndarray:
-    """Answer with the mean of the k training inputs with the closest outputs.
-
-    k lies between 1 and M.
-    """
+    inputs: ndarray, outputs: ndarray, targets: ndarray, k: int = 10
+) -> ndarray:
+    """Answer with the mean of the k training inputs with the closest outputs."""
     inputs, outputs, targets = _check(inputs, outputs, targets)
-    _check_size("k", k, len(inputs))
+    _check_k(k, len(inputs))
     answer = []
     for start in range(0, len(targets), CHUNK):
         # |a - b|^2 without |a|^2, which is the same for all neighbors of a
@@ -74,7 +65,7 @@ def knn_mean(
     return np.concatenate(answer)
 
 
-def ridge(inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def ridge(inputs: ndarray, outputs: ndarray, targets: ndarray) -> ndarray:
     """Answer with the best linear function of the target, kept from overfitting.
 
     One penalty for all pixels, chosen by generalized cross-validation (Golub, Heath
@@ -86,7 +77,7 @@ def ridge(inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray) -> np.nd
     return _inside(weights[0] + targets @ weights[1:], inputs)
 
 
-def pca_floor(inputs: np.ndarray, images: np.ndarray, k: int) -> np.ndarray:
+def pca_floor(inputs: ndarray, images: ndarray, k: int) -> ndarray:
     """Answer with the projection of the true images on k principal components.
 
     Not a rival, since it sees the true images (N, ...): it tells how good k numbers
@@ -94,15 +85,47 @@ def pca_floor(inputs: np.ndarray, images: np.ndarray, k: int) -> np.ndarray:
     of training inputs if that is less; values stay in the range of these.
     """
     inputs, flat, images_flat = _check(inputs, inputs, images)
-    _check_size("k", k, min(flat.shape))
+    _check_k(k, min(flat.shape))
     middle = flat.mean(axis=0)
     _, vectors = np.linalg.eigh((flat - middle).T @ (flat - middle))
     largest = vectors[:, -k:]  # eigh sorts from small to large
-    answer = (images_flat - middle) @ largest @ largest.T + middle
-    return _inside(answer, inputs)
+    return _inside((images_flat - middle) @ largest @ largest.T + middle, inputs)
 
 
-def _check(inputs, outputs, targets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def ridge_weights(features: ndarray, answers: ndarray, penalties: ndarray) -> ndarray:
+    """Weights (1 + q, k) of the ridge regression whose penalty predicts best.
+
+    Penalties are shares of the features' largest eigenvalue.
+    """
+    mean, center = features.mean(axis=0), answers.mean(axis=0)
+    centered = features - mean
+    energy, axes = np.linalg.eigh(centered.T @ centered)
+    energy = np.maximum(energy, 0)
+    covariance = axes.T @ (centered.T @ (answers - center))
+    total = np.sum((answers - center) ** 2)
+    penalties = penalties * (energy.max() or 1.0)  # 1: outputs that never vary
+
+    def score(penalty):
+        """The squared error to expect of examples that were left out."""
+        gain = (energy + 2 * penalty) / (energy + penalty) ** 2
+        error = total - np.sum(gain @ covariance**2)
+        freedom = 1 + np.sum(energy / (energy + penalty))
+        if freedom >= len(answers):  # nothing left to validate on
+            return np.inf
+        return error / (1 - freedom / len(answers)) ** 2
+
+    best = min(penalties[::-1], key=score)  # the largest, where none can be told
+    slopes = axes @ (covariance / (energy + best)[:, np.newaxis])
+    return np.vstack([center - mean @ slopes, slopes])
+
+
+def center_and_spread(outputs: ndarray) -> tuple[ndarray, ndarray]:
+    """Mean and standard deviation of flat outputs (M, p), the latter never tiny."""
+    center, spread = outputs.mean(axis=0), outputs.std(axis=0)
+    return center, np.maximum(spread, FAINTEST * spread.max() or 1.0)
+
+
+def _check(inputs, outputs, targets) -> tuple[ndarray, ndarray, ndarray]:
     """Inputs as float32; outputs and targets flattened, as float64."""
     inputs, outputs, targets = map(np.asarray, (inputs, outputs, targets))
     fits = inputs.ndim and outputs.ndim and outputs.shape[1:] == targets.shape[1:]
@@ -112,50 +135,18 @@ def _check(inputs, outputs, targets) -> tuple[np.ndarray, np.ndarray, np.ndarray
             f"shaped like the outputs; got inputs {inputs.shape}, outputs "
             f"{outputs.shape} and targets {targets.shape}"
         )
-    for values in inputs, outputs, targets:
-        if not np.isfinite(values).all():
-            raise ValueError("inputs, outputs and targets must be finite numbers")
+    if not all(np.isfinite(values).all() for values in (inputs, outputs, targets)):
+        raise ValueError("inputs, outputs and targets must be finite numbers")
     flat = [a.reshape(len(a), -1).astype("float64") for a in (outputs, targets)]
     return inputs.astype("float32"), *flat
 
 
-def _inside(answer: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+def _inside(answer: ndarray, inputs: ndarray) -> ndarray:
     """Shape the answers like inputs and keep them in the range of the inputs."""
     clipped = np.clip(answer, inputs.min(), inputs.max())
     return clipped.astype("float32").reshape(-1, *inputs.shape[1:])
 
 
-def _check_size(name: str, size: int, largest: int) -> None:
-    if not 1 <= size <= largest:
-        raise ValueError(f"{name} must lie between 1 and {largest}, got {size}")
-
-
-def ridge_weights(
-    features: np.ndarray, answers: np.ndarray, penalties: np.ndarray
-) -> np.ndarray:
-    """Weights (1 + q, k) of the ridge regression whose penalty predicts best."""
-    mean, center = features.mean(axis=0), answers.mean(axis=0)
-    centered = features - mean
-    energy, axes = np.linalg.eigh(centered.T @ centered)
-    energy = np.maximum(energy, 0)
-    covariance = axes.T @ (centered.T @ (answers - center))
-    total, lowest = np.sum((answers - center) ** 2), np.inf
-    penalties = penalties * (energy.max() or 1.0)  # 1: outputs that never vary
-    best = penalties[-1]
-    for penalty in penalties:
-        gain = (energy + 2 * penalty) / (energy + penalty) ** 2
-        error = total - np.sum(gain @ covariance**2)
-        freedom = 1 + np.sum(energy / (energy + penalty))
-        if freedom >= len(answers):
-            continue  # as many parameters as examples: nothing left to validate on
-        score = error / (1 - freedom / len(answers)) ** 2
-        if score < lowest:
-            lowest, best = score, penalty
-    slopes = axes @ (covariance / (energy + best)[:, np.newaxis])
-    return np.vstack([center - mean @ slopes, slopes])
-
-
-def center_and_spread(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of flat outputs (M, p), the latter never tiny."""
-    center, spread = outputs.mean(axis=0), outputs.std(axis=0)
-    return center, np.maximum(spread, FAINTEST * spread.max() or 1.0)
+def _check_k(k: int, largest: int) -> None:
+    if not 1 <= k <= largest:
+        raise ValueError(f"k must lie between 1 and {largest}, got {k}")
