@@ -6,11 +6,9 @@ import sys
 
 
 def _import_keras_quietly() -> None:
-    """Import Keras without the log of TensorFlow's start, a pink box in a notebook.
-
-    The level alone is not enough: some lines are written before TensorFlow reads it,
-    to the file descriptor itself. Who sets another level beforehand sees everything.
-    """
+    """Import Keras without the log of TensorFlow's start, a pink box in a notebook."""
+    # The level is not enough: some lines are written before TensorFlow reads it, to
+    # the file descriptor itself. Who sets another level beforehand sees everything.
     level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" in sys.modules or level != "3":
         return
@@ -40,27 +38,11 @@ from netinvert.models import load_model, pretrained
 LevenbergMarquardt.code_search = AutoencoderInversion
 
 __all__ = [
-    "AutoencoderInversion",
-    "GradientInversion",
-    "InverseNetwork",
-    "Inversion",
-    "LevenbergMarquardt",
-    "Method",
-    "baselines",
-    "certificates",
-    "fibers",
-    "invert",
-    "load_fashion_items",
-    "load_fashion_mnist",
-    "load_mnist",
-    "load_model",
-    "metrics",
-    "objectives",
-    "plots",
-    "pretrained",
-    "tap",
-    "widgets",
-]
+    "AutoencoderInversion", "GradientInversion", "InverseNetwork", "Inversion",
+    "LevenbergMarquardt", "Method", "baselines", "certificates", "fibers", "invert",
+    "load_fashion_items", "load_fashion_mnist", "load_mnist", "load_model", "metrics",
+    "objectives", "plots", "pretrained", "tap", "widgets",
+]  # fmt: skip
 
 
 def __getattr__(name: str):

@@ -29,17 +29,12 @@ def load_mnist(full: bool = False) -> tuple[Split, Split]:
     (x_train, y_train), (x_test, y_test)
         Images as float32 (N, 28, 28, 1) in [0, 1], labels as uint8 (N,). The
         bundled digits are split into 8,000 for training and 2,000 for testing,
-        always the same way.
+        always the same way. The digits are MNIST, by LeCun, Cortes and Burges.
 
     Raises
     ------
     RuntimeError
-        If the bundled file is missing or damaged, or if the full set is
-        wanted and can neither be found nor downloaded.
-
-    Notes
-    -----
-    The digits are MNIST (LeCun, Cortes and Burges), 784 pixels of 256 greys.
+        If the images are missing or damaged, and cannot be downloaded.
     """
     if full:
         return load_keras_data("mnist", "mnist.npz")
@@ -52,37 +47,18 @@ def load_mnist(full: bool = False) -> tuple[Split, Split]:
 
 
 def load_fashion_mnist() -> tuple[Split, Split]:
-    """Load pictures of clothes, in the same form as :func:`load_mnist`.
+    """Load pictures of clothes, 60,000 and 10,000, in the form of :func:`load_mnist`.
 
-    Returns
-    -------
-    (x_train, y_train), (x_test, y_test)
-        60,000 and 10,000 images, float32 (N, 28, 28, 1) in [0, 1], and their
-        labels 0..9, uint8 (N,). Fashion-MNIST is by Xiao, Rasul and Vollgraf.
-
-    Raises
-    ------
-    RuntimeError
-        If the pictures can neither be found nor downloaded.
+    Fashion-MNIST, by Xiao, Rasul and Vollgraf, through ``tf.keras.datasets``.
     """
     return load_keras_data("fashion_mnist", "fashion-mnist/*-ubyte.gz (four files)")
 
 
 def load_fashion_items() -> Split:
-    """Load ten pictures of clothes that come with the package.
+    """Load ten pictures of clothes that come with the package, and their labels.
 
-    Of each class of Fashion-MNIST, the first in its test set. Enough to ask a network
-    of digits about something that it has never seen, without a network connection.
-
-    Returns
-    -------
-    x, y
-        Ten images, float32 (10, 28, 28, 1) in [0, 1], and their labels 0..9, uint8.
-
-    Raises
-    ------
-    RuntimeError
-        If the file is missing or damaged.
+    Of each class of Fashion-MNIST, the first in its test set: (10, 28, 28, 1) and
+    (10,), in the form of :func:`load_mnist`.
     """
     items = read_asset("fashion_items.npz")
     return as_images(items["x"]), items["y"]
