@@ -9,27 +9,25 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from netinvert import certificates, fibers
-from netinvert.data import ASSETS, checksum_of, load_mnist, read_asset
+from netinvert.data import ASSETS, load_mnist, read_asset
 from netinvert.inversion import NO_PROGRESS
 from netinvert.models import pretrained
+from netinvert.studies.storage import PACKAGES, made_with
 
 PROVENANCE = ASSETS / "metamers.json"
+COMMAND = "python -m netinvert.studies.census"
 
 
 def partners(labels: np.ndarray, count: int) -> np.ndarray:
     """For each of the first digits, the place of the next one of another class."""
-    after = [labels[n + 1 :] != labels[n] for n in range(count)]
-    return np.arange(count) + 1 + np.array([others.argmax() for others in after])
+    return np.array([n + (labels[n:] != labels[n]).argmax() for n in range(count)])
 
 
 def results() -> dict[str, np.ndarray]:
@@ -60,11 +58,9 @@ def census(count: int = 500, progress: bool = True) -> dict[str, np.ndarray]:
             seconds.append((middle - start, time.process_time() - middle))
             twins.append(certificate.inputs[1])
         called = evaluator.predict(np.array(twins), verbose=0).argmax(axis=1)
-        found |= {
-            f"{name}_distance": distances(np.array(twins), toward),
-            f"{name}_called": called.astype("uint8"),
-            f"{name}_seconds": np.array(seconds),
-        }
+        found[f"{name}_distance"] = distances(np.array(twins), toward)
+        found[f"{name}_called"] = called.astype("uint8")
+        found[f"{name}_seconds"] = np.array(seconds)
     return found
 
 
@@ -79,23 +75,14 @@ def fingerprint_of(name: str) -> str:
 
 def provenance(count: int) -> dict[str, str | int]:
     """Say on which network, judged by whom, with what and how a census was made."""
-    packages = ("numpy", "scipy", "python-flint", "tensorflow", "keras")
-    return {
-        "command": "python -m netinvert.studies.census FILE",
-        "digits": count,
-        "network": fingerprint_of("mlp"),
-        "evaluator": f"sha256 {checksum_of('evaluator.npz')}",
-        "seconds": "of one processor",
-        "machine": f"{platform.machine()}, {os.cpu_count()} processors",
-        "python": platform.python_version(),
-    } | {name: version(name) for name in packages}
+    facts = {"command": f"{COMMAND} FILE", "digits": count}
+    facts |= {"network": fingerprint_of("mlp"), "seconds": "of one processor"}
+    return made_with((*PACKAGES, "python-flint", "clarabel"), **facts)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Make a census, and write it and its provenance."""
-    parser = argparse.ArgumentParser(
-        prog="python -m netinvert.studies.census", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument("file", type=Path, help="of the results, FILE.npz")
     file = parser.parse_args(arguments).file.with_suffix(".npz")
     found = census()

@@ -9,7 +9,7 @@ import platform
 import time
 import uuid
 from collections.abc import Callable
-from importlib import metadata
+from importlib.metadata import version
 from pathlib import Path
 
 import keras
@@ -21,10 +21,7 @@ PACKAGES = ("netinvert", "tensorflow", "keras", "numpy", "scipy")
 
 
 def put(path: Path, content: bytes, replace: bool = False) -> None:
-    """Write a file whole, under another name first; what another run put there stays.
-
-    With ``replace`` it does not.
-    """
+    """Write a file whole, under another name first; what is there stays, by default."""
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         partial.write_bytes(content)
@@ -70,40 +67,37 @@ def kept(path: Path, train: Callable, build: Callable) -> tuple[keras.Model, flo
 
 def check_folder(out: Path, images: int) -> None:
     """Make the folder, or refuse one whose content does not belong to this run."""
-    path, now = out / "configuration.json", configuration(images)
-    found = [one.name for one in out.iterdir()] if out.is_dir() else []
+    path, now = out / "configuration.json", made_with(PACKAGES, images=images)
+    found = [one.name for one in out.iterdir()] if out.is_dir() else [path.name]
     foreign = not all(name.startswith(path.name) for name in found)
     if out.is_file() or (foreign and path.name not in found):
         raise ValueError(
             f"{out} holds something else than a benchmark; choose another --out"
         )
     out.mkdir(parents=True, exist_ok=True)
-    if path.name not in found:
-        put(path, json.dumps(now, indent=1).encode())
+    put(path, json.dumps(now, indent=1).encode())  # before anything else is there
     try:
         then = dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{path} is damaged ({error}), so nobody knows how its results were made: "
-            "choose another --out"
+            f"{path} is damaged ({error}): choose another --out"
         ) from error
     if different := sorted(k for k in then.keys() | now if then.get(k) != now.get(k)):
         parts = [f"{k} {then.get(k)!r} there, {now.get(k)!r} now" for k in different]
         raise ValueError(
-            f"{out} belongs to another configuration ({'; '.join(parts)}): its "
-            "results cannot be mixed with new ones; choose another --out"
+            f"{out} belongs to another configuration ({'; '.join(parts)}), whose "
+            "results cannot be mixed with new ones: choose another --out"
         )
     for name in ("commands", "networks", "units"):
         (out / name).mkdir(exist_ok=True)
 
 
-def configuration(images: int) -> dict:
-    """What must be equal to compare results: images, judge, versions, machine."""
-    return {
-        "images": images,
+def made_with(packages: tuple[str, ...], **facts) -> dict:
+    """What must be equal to compare results: these facts, judge, versions, machine."""
+    return facts | {
         "evaluator": f"sha256 {checksum_of('evaluator.npz')}",
         "python": platform.python_version(),
-        **{name: metadata.version(name) for name in PACKAGES},
+        **{name: version(name) for name in packages},
         "processor": processor(),
         "cores": os.cpu_count(),
         "system": platform.system(),
@@ -111,9 +105,8 @@ def configuration(images: int) -> dict:
 
 
 def processor() -> str:
-    """The processor's model, as the system names it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(x.split(": ")[1] for x in lines if x.startswith("model name"))
-    except (OSError, StopIteration):  # other systems than Linux, other processors
-        return platform.processor() or platform.machine()
+    """The processor's model, as Linux names it, or else what Python knows of it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(": ")[1] for line in lines if line.startswith("model name\t: ")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -25,55 +25,50 @@ from netinvert.methods.inverse_network import InverseNetwork
 from netinvert.models import NETWORKS, VARIANTS, pretrained
 
 BATCH_SIZE = 64
-EPOCHS = {"cnn": 8, "robust": 20, "evaluator": 30}  # 10 for the others
-# The evaluator sees every digit distorted in each epoch, and many of them blurred or
-# in noise. A judge has to be better than the networks it judges, and it judges
-# reconstructions: it has to read what a person still reads.
-HARDENED = {"evaluator"}
+# What differs from 10 epochs from a learning rate of 2e-3 on digits as they are. The
+# robust network sees every digit moved by so much, as a Euclidean distance, to where
+# the network of that moment errs most (Madry et al. 2018). The evaluator sees every
+# digit distorted, and many of them blurred or in noise: it has to be better than the
+# networks it judges, and to read what a person still reads of a reconstruction.
+RECIPES = {
+    "cnn": {"epochs": 8},
+    "robust": {"epochs": 20, "attack": 1.5},
+    "evaluator": {"epochs": 30, "first_rate": 4e-3, "harden": True},
+}
 BLUR = 1.2  # pixels: the largest standard deviation
 NOISE = 0.3  # the same, of the range of a pixel
-# The robust network sees every digit moved by so much, as a Euclidean distance, to
-# where the network of that moment errs most.
-LARGEST_ATTACK = {"robust": 1.5}
 ATTACK_STEPS = 5
 SIZES = (2, 4, 8, 16, 32, 64)  # of the bottleneck
 LAYERS = ("logits", "hidden_1")  # from which the sweep reconstructs
-FIRST_RATE = {"evaluator": 4e-3}  # 2e-3 for the others
 
 
 def train(name: str, seed: int = 0) -> keras.Model:
     """Train a network of the book or a variant of it on the 8,000 bundled digits.
 
-    The seed is that of the first weights and of the order of the digits. The robust one
-    sees adversarial digits (Madry et al. 2018), made once per epoch.
+    The seed is that of the first weights and of the order of the digits.
     """
     keras.utils.set_random_seed(seed)
     random = np.random.default_rng(seed)
     (x_train, y_train), _ = load_mnist()
-    model = (NETWORKS | VARIANTS)[name]()
-    epochs = EPOCHS.get(name, 10)
+    model, recipe = (NETWORKS | VARIANTS)[name](), RECIPES.get(name, {})
+    epochs, distance = recipe.get("epochs", 10), recipe.get("attack")
     steps = epochs * len(x_train) // BATCH_SIZE
-    first_rate = FIRST_RATE.get(name, 2e-3)
-    rate = keras.optimizers.schedules.CosineDecay(first_rate, steps)
+    rate = recipe.get("first_rate", 2e-3)
+    rate = keras.optimizers.schedules.CosineDecay(rate, steps)
     model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
     for epoch in range(epochs):
-        x_epoch = x_train
-        if name in HARDENED:
-            x_epoch = np.stack([hardened(image, random) for image in x_train])
-        if name in LARGEST_ATTACK:
-            x_epoch = attacked(model, x_epoch, y_train, LARGEST_ATTACK[name])
-        history = model.fit(x_epoch, y_train, batch_size=BATCH_SIZE, verbose=0)
+        digits = x_train
+        if recipe.get("harden"):
+            digits = np.stack([hardened(image, random) for image in x_train])
+        if distance:
+            digits = attacked(model, x_train, y_train, distance)
+        history = model.fit(digits, y_train, batch_size=BATCH_SIZE, verbose=0)
         print(f"epoch {epoch + 1:2d}  loss {history.history['loss'][0]:.4f}")
     return model
 
 
-def attacked(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, distance: float
-) -> np.ndarray:
-    """Move each image (N, 28, 28, 1) up the network's loss, and keep it in [0, 1].
-
-    By projected gradient ascent: at most by this Euclidean distance.
-    """
+def attacked(model, images, labels, distance: float) -> np.ndarray:
+    """Move images at most so far up the model's loss, by projected gradient ascent."""
     start = values = tf.constant(images)
     for _ in range(ATTACK_STEPS):
         with tf.GradientTape() as tape:
@@ -99,10 +94,7 @@ def hardened(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def train_digits_autoencoder(seed: int = 0) -> keras.Model:
-    """Train the variational autoencoder that comes with the book.
-
-    It sees eight distorted versions of each digit, so as not to learn them by heart.
-    """
+    """Train the book's autoencoder on eight distorted versions of each digit."""
     random = np.random.default_rng(seed)
     (x_train, _), _ = load_mnist()
     versions = np.stack([distorted(x, random) for x in x_train for _ in range(8)])
@@ -110,11 +102,7 @@ def train_digits_autoencoder(seed: int = 0) -> keras.Model:
 
 
 def distorted(image: np.ndarray, random, stretch=0.08, move=0.5) -> np.ndarray:
-    """Stretch, turn and move an image (28, 28, 1), at random.
-
-    ``stretch`` is the largest entry of the distortion, beside the identity, and
-    ``move`` the farthest way in pixels: by default an image changes by about a pixel.
-    """
+    """Stretch and turn an image (28, 28, 1), and move it by up to so many pixels."""
     matrix = np.eye(2) + random.uniform(-stretch, stretch, (2, 2))
     middle = np.full(2, 13.5)
     offset = middle - matrix @ middle + random.uniform(-move, move, 2)
@@ -132,9 +120,9 @@ def sweep_bottleneck(sizes=SIZES, epochs=12, digits=256) -> dict[str, np.ndarray
     model, evaluator = pretrained("mlp"), pretrained("evaluator")
 
     def measured(found):
-        numbers = metrics.psnr(truth, found), metrics.ssim(truth, found)
         judged = metrics.accuracy(evaluator, found, labels)
-        return [values.mean() for values in (*numbers, judged)]
+        numbers = metrics.psnr(truth, found), metrics.ssim(truth, found), judged
+        return [values.mean() for values in numbers]
 
     def row(size, variational):
         autoencoder = train_autoencoder(x_train, size, variational, epochs=epochs)
@@ -171,11 +159,6 @@ def accuracy(model: keras.Model) -> float:
     return float(np.mean(found == y_test))
 
 
-def save_weights(model: keras.Model, asset: str, precision: str = "float32") -> None:
-    """Write a model's weights beside the other assets."""
-    save(asset, {w.path: w.numpy().astype(precision) for w in model.weights})
-
-
 def save(asset: str, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays beside the other assets and note the file's SHA-256."""
     buffer = io.BytesIO()
@@ -188,23 +171,33 @@ def save(asset: str, arrays: dict[str, np.ndarray]) -> None:
     (ASSETS / CHECKSUMS).write_text(text)
 
 
+def weights(model: keras.Model, precision: str = "float32") -> dict[str, np.ndarray]:
+    return {w.path: w.numpy().astype(precision) for w in model.weights}
+
+
+OTHERS = {  # name -> asset and what makes its arrays; 16 bits suffice to draw
+    "autoencoder": (
+        "autoencoder.npz",
+        lambda: weights(train_digits_autoencoder(), "float16"),
+    ),
+    "bottleneck": ("autoencoder_bottleneck.npz", sweep_bottleneck),
+    "inverse": ("inverse_hidden_1.npz", lambda: weights(train_inverse(), "float16")),
+}
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Train the named networks and ship their weights."""
     parser = argparse.ArgumentParser(prog="python -m netinvert.studies.train")
-    known = [*NETWORKS, "autoencoder", "bottleneck", "inverse"]
-    parser.add_argument(
-        "names", nargs="+", choices=known, metavar="NAME", help=", ".join(known)
-    )
+    known = [*NETWORKS, *OTHERS]
+    names = {"nargs": "+", "metavar": "NAME", "help": ", ".join(known)}
+    parser.add_argument("names", choices=known, **names)
     for name in parser.parse_args(arguments).names:
-        if name == "autoencoder":  # the one large file, and 16 bits suffice to draw
-            save_weights(train_digits_autoencoder(), "autoencoder.npz", "float16")
-        elif name == "bottleneck":
-            save("autoencoder_bottleneck.npz", sweep_bottleneck())
-        elif name == "inverse":
-            save_weights(train_inverse(), "inverse_hidden_1.npz", "float16")
+        if name in OTHERS:
+            asset, make = OTHERS[name]
+            save(asset, make())
         else:
             model = train(name)
-            save_weights(model, f"{name}.npz")
+            save(f"{name}.npz", weights(model))
             print(f"{name}: accuracy {accuracy(model):.4f} on the 2,000 test digits")
 
 
