@@ -5,6 +5,7 @@ That its outputs are those of a fresh run is checked by nbval and conftest.py.
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -93,6 +94,36 @@ def test_the_source_of_a_quiz_is_hidden_with_its_answers(notebook):
         hidden.metadata = nbformat.from_dict(dict(cell.metadata))
         hide_answers(hidden)
         assert hidden.metadata == cell.metadata, f"cell {number}: run `make notebooks`"
+
+
+def assigned(source: str) -> set[str]:
+    """Names that a cell gives a value to, outside of its functions."""
+    names, waiting = set(), [ast.parse(source)]
+    inner = (ast.Lambda, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif not isinstance(node, inner):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names.add(node.id)
+            waiting += ast.iter_child_nodes(node)
+    return names
+
+
+def test_no_later_cell_changes_what_an_explorer_shows(notebook):
+    """After the whole chapter has run, a reader still moves its sliders."""
+    cells = [(n, c.source) for n, c in code_cells(notebook) if "%pip" not in c.source]
+    for number, source in cells:
+        if "widgets.explorer(" in source:
+            nodes = list(ast.walk(ast.parse(source)))
+            names = [node for node in nodes if isinstance(node, ast.Name)]
+            own = {node.arg for node in nodes if isinstance(node, ast.arg)}
+            own |= {node.id for node in names if isinstance(node.ctx, ast.Store)}
+            used = {node.id for node in names} - own
+            later = [assigned(text) for place, text in cells if place > number]
+            changed = used & set().union(*later)
+            assert not changed, f"cell {number} shows {changed}, which change later"
 
 
 def test_few_cells_are_exempt_from_comparison(notebook):
