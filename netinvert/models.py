@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import contextlib
 import functools
 import json
 import operator
@@ -12,44 +14,36 @@ from pathlib import Path
 
 import h5py
 import keras
+from keras import layers
 
 from netinvert.data import read_asset
 
-IMAGE_SHAPE = (28, 28, 1)
+
+def classifier(name: str, *hidden: keras.Layer) -> keras.Model:
+    """Images (N, 28, 28, 1) through the hidden layers to ten probabilities (N, 10)."""
+    last = layers.Dense(10, name="logits"), layers.Softmax(name="softmax")
+    return keras.Sequential([keras.Input((28, 28, 1)), *hidden, *last], name=name)
 
 
 def mlp(widths=(128, 64), activation: str = "relu", name: str = "mlp") -> keras.Model:
     """Build the book's first network: 784-128-64-10, ReLU, softmax, untrained."""
-    layers = keras.layers
-    first, second = widths
-    return keras.Sequential(
-        [
-            keras.Input(IMAGE_SHAPE),
-            layers.Flatten(name="flatten"),
-            layers.Dense(first, activation=activation, name="hidden_1"),
-            layers.Dense(second, activation=activation, name="hidden_2"),
-            layers.Dense(10, name="logits"),
-            layers.Softmax(name="softmax"),
-        ],
-        name=name,
+    return classifier(
+        name,
+        layers.Flatten(name="flatten"),
+        layers.Dense(widths[0], activation=activation, name="hidden_1"),
+        layers.Dense(widths[1], activation=activation, name="hidden_2"),
     )
 
 
 def cnn() -> keras.Model:
     """Build a small convolutional network with two strides of 2, untrained."""
-    layers = keras.layers
     settings = {"strides": 2, "padding": "same", "activation": "relu"}
-    return keras.Sequential(
-        [
-            keras.Input(IMAGE_SHAPE),
-            layers.Conv2D(8, 3, name="conv_1", **settings),
-            layers.Conv2D(16, 3, name="conv_2", **settings),
-            layers.Flatten(name="flatten"),
-            layers.Dense(64, activation="relu", name="hidden"),
-            layers.Dense(10, name="logits"),
-            layers.Softmax(name="softmax"),
-        ],
-        name="cnn",
+    return classifier(
+        "cnn",
+        layers.Conv2D(8, 3, name="conv_1", **settings),
+        layers.Conv2D(16, 3, name="conv_2", **settings),
+        layers.Flatten(name="flatten"),
+        layers.Dense(64, activation="relu", name="hidden"),
     )
 
 
@@ -60,16 +54,13 @@ def evaluator() -> keras.Model:
     It has no batch normalisation: a judge tried with it was as accurate on
     digits, but took the average 4 for a 1, and reconstructions are often blurred.
     """
-    layers = keras.layers
-    inputs = values = keras.Input(IMAGE_SHAPE)
-    settings = {"padding": "same", "activation": "relu"}
+    hidden = []
     for block, filters in enumerate((16, 48, 96), start=1):
-        values = layers.Conv2D(filters, 3, name=f"conv_{block}", **settings)(values)
-        values = layers.MaxPooling2D(name=f"pool_{block}")(values)
-    values = layers.Flatten(name="flatten")(values)
-    values = layers.Dropout(0.3, name="dropout")(values)
-    values = layers.Dense(10, name="logits")(values)
-    return keras.Model(inputs, layers.Softmax(name="softmax")(values), name="evaluator")
+        settings = {"padding": "same", "activation": "relu", "name": f"conv_{block}"}
+        hidden.append(layers.Conv2D(filters, 3, **settings))
+        hidden.append(layers.MaxPooling2D(name=f"pool_{block}"))
+    end = layers.Flatten(name="flatten"), layers.Dropout(0.3, name="dropout")
+    return classifier("evaluator", *hidden, *end)
 
 
 NETWORKS = {"mlp": mlp, "cnn": cnn, "evaluator": evaluator}
@@ -83,17 +74,10 @@ VARIANTS = {
 
 
 def pretrained(name: str) -> keras.Model:
-    """Return one of the book's networks with the weights that come with it.
+    """Return one of the book's networks: ``"mlp"``, ``"cnn"`` or ``"evaluator"``.
 
-    Parameters
-    ----------
-    name : {"mlp", "cnn", "evaluator"}
-
-    Returns
-    -------
-    keras.Model
-        Digits (N, 28, 28, 1) in [0, 1] to ten probabilities (N, 10). The
-        recipe that made the weights is ``python -m netinvert.studies.train NAME``.
+    It maps digits (N, 28, 28, 1) in [0, 1] to ten probabilities (N, 10), with the
+    weights that ``python -m netinvert.studies.train NAME`` made.
 
     Raises
     ------
@@ -117,12 +101,14 @@ def load_weights(model: keras.Model, asset: str) -> keras.Model:
 
 SUFFIXES = {".keras": "Keras", ".h5": "HDF5", ".hdf5": "HDF5"}
 CONFIG_BYTES = 2**24  # the largest network of keras.applications needs a megabyte
+TRUST = (
+    "If you trust its author as you trust a program that you run, use "
+    "load_model(path, allow_code=True)."
+)
 UNPACKED = 100  # times its size in the file: what unfolds further is a bomb
 ENDPOINT = "serving_default"  # the one that every SavedModel writer provides
-PROGRAMS = tuple(  # layers that run a program of their own
-    getattr(keras.layers, name)
-    for name in ("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
-)
+PROGRAMS = (layers.Lambda, layers.TFSMLayer, layers.TorchModuleWrapper)
+PROGRAMS += (layers.JaxLayer, layers.FlaxLayer)  # these run a program of their own
 # What a model may be made of: classes of these kinds, functions of these modules.
 PARTS = (keras.Operation, keras.Initializer, keras.Regularizer, keras.DTypePolicy)
 PARTS += (keras.Loss, keras.Metric, keras.Optimizer, keras.Quantizer)
@@ -142,15 +128,14 @@ def load_model(path, allow_code: bool = False) -> keras.Model:
         A ``.keras`` file, a ``.h5`` or ``.hdf5`` file with architecture and
         weights, or the directory of a TensorFlow SavedModel.
     allow_code : bool
-        A file can carry Python code (Lambda layers), and a SavedModel is a
-        program. Such files are refused unless this is True. Say True only if you
-        trust whoever made the file as you trust a program that you run.
+        A file can carry Python code (Lambda layers), and a SavedModel is a program:
+        refused unless this is True. Say so only if you trust whoever made the file
+        as you trust a program that you run.
 
     Returns
     -------
     keras.Model
-        Not compiled, so losses and metrics of the file do not matter. A
-        SavedModel becomes a model with a single layer, which cannot be tapped.
+        Not compiled. A SavedModel becomes a single layer, which cannot be tapped.
 
     Raises
     ------
@@ -158,76 +143,71 @@ def load_model(path, allow_code: bool = False) -> keras.Model:
         If there is no such file, it is not a whole model, it carries code, or it
         needs classes that Python has not seen; the message says what to do.
     """
-    if not isinstance(path, str | Path) or not str(path):
-        raise ValueError(f"load_model needs the path of a file, got {path!r}")
     if not isinstance(allow_code, bool):
         raise ValueError(f"allow_code must be True or False, got {allow_code!r}")
     try:
         path = Path(path).expanduser()
         there = path.exists()
-    except (OSError, RuntimeError) as error:  # a name too long, an unknown user's home
-        raise ValueError(f"{str(path)[:80]!r} is no path here: {error}") from error
+    except (TypeError, OSError, RuntimeError) as error:  # too long, no such user's home
+        raise ValueError(f"{path!r:.80} is no path of a file: {error}") from error
     if not there:
         raise ValueError(f"There is no file {str(path)!r} (searched in {Path.cwd()}).")
     if path.is_dir():
         return load_saved_model(path, allow_code)
-    found = [] if allow_code else list(suspects(read_config(path)))
+    found = [] if allow_code else read_suspects(path)
     if code := ", ".join(what for what, is_code in found if is_code):
         raise ValueError(
             f"{path.name} carries code that would run on loading: {code}. It was not "
-            "loaded. If you trust its author as you trust a program that you run, "
-            "use load_model(path, allow_code=True)."
+            f"loaded. {TRUST}"
         )
-    if found:
-        raise ValueError(explained(path, f"Could not locate the custom {found[0][0]}"))
     try:
+        if found:
+            raise ValueError(f"Could not locate the custom {found[0][0]}")
         return keras.saving.load_model(path, compile=False, safe_mode=not allow_code)
     except Exception as error:
         raise ValueError(explained(path, str(error))) from error
 
 
-def read_config(path: Path) -> dict:
-    """Read the description of the layers in a model file, building nothing."""
-    kind = SUFFIXES.get(path.suffix.lower())
-    if kind is None:
+def read_suspects(path: Path) -> list[tuple[str, bool]]:
+    """Read what is suspect in a model file, see :func:`suspects`; build nothing."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise ValueError(
             f"{path.name} does not end in .keras or .h5. Save the model with "
             "model.save('my_model.keras') and load that file."
         )
-    found = "Keras" if zipfile.is_zipfile(path) else "HDF5" * h5py.is_hdf5(path)
-    suffix = path.suffix.lower()
-    if found and found != kind:
+    kind = found = SUFFIXES[suffix]
+    if zipfile.is_zipfile(path) or h5py.is_hdf5(path):
+        found = "HDF5" if h5py.is_hdf5(path) else "Keras"
+    if found != kind:
         suffix = ".keras" if found == "Keras" else ".h5"
     if suffix != path.suffix:
         raise ValueError(
-            f"{path.name} is a {found or kind} file by its content, and Keras goes by "
-            f"the ending, in small letters: rename it to "
-            f"{path.with_suffix(suffix).name} and load that."
+            f"{path.name} is a {found} file by its content, and Keras goes by the "
+            f"ending, in small letters: rename it to {path.with_suffix(suffix).name} "
+            "and load that."
         )
     try:
         text = read_hdf5(path) if kind == "HDF5" else read_zip(path)
-        if text is None:
-            config = None
-        elif len(text) > CONFIG_BYTES:
-            raise ValueError(
-                f"its layers are described in more than {CONFIG_BYTES:,} bytes"
-            )
-        else:
+        if text is not None:
+            if len(text) > CONFIG_BYTES:
+                raise ValueError(
+                    f"its layers are described in more than {CONFIG_BYTES:,} bytes"
+                )
             config = dict(json.loads(text))
             config.pop("compile_config", None)  # never used, so its code cannot run
-            config["class_name"], list(suspects(config))  # fail here if they are none
+            config["class_name"]  # fails here if this is no description
+            return list(suspects(config))
     except Exception as error:  # whatever a damaged or a hostile file can cause
         raise ValueError(
             f"{path.name} ({path.stat().st_size:,} bytes) is not a whole {kind} model "
             f"file: {error}. Copy it again, or save the model once more with "
             "model.save('my_model.keras')."
         ) from error
-    if config is None:
-        raise ValueError(
-            f"{path.name} holds weights but no layers. Build the same model in Python "
-            "and call model.load_weights(path), or save it whole with model.save."
-        )
-    return config
+    raise ValueError(
+        f"{path.name} holds weights but no layers. Build the same model in Python "
+        "and call model.load_weights(path), or save it whole with model.save."
+    )
 
 
 def read_hdf5(path: Path) -> str | None:
@@ -241,8 +221,7 @@ def read_zip(path: Path) -> bytes:
     """Read the layers from a .keras file."""
     with zipfile.ZipFile(path) as file:
         for part in file.infolist():
-            if complaint := excess(part.filename, part.file_size, part.compress_size):
-                raise ValueError(complaint)
+            check_size(part.filename, part.file_size, part.compress_size)
             if part.filename.endswith(".h5"):
                 with file.open(part) as stream, h5py.File(stream) as weights:
                     check_arrays(weights)
@@ -252,26 +231,22 @@ def read_zip(path: Path) -> bytes:
 
 def check_arrays(file: h5py.File) -> None:
     """Refuse arrays that lie in other files, or unfold to far more than is stored."""
-
-    def look(name, link):  # HDF5 loses an error that is raised in here
+    links = []  # HDF5 loses an error that is raised while it visits them
+    file.visititems_links(lambda name, link: links.append((name, link)))
+    for name, link in links:
         array = file[name] if isinstance(link, h5py.HardLink) else None
         stored = isinstance(array, h5py.Dataset)
         if isinstance(link, h5py.ExternalLink) or (
             stored and (array.external or array.is_virtual)
         ):
-            return f"{name} is taken from another file"
-        size = array.id.get_storage_size() if stored else 0
-        return excess(name, array.nbytes, size) if stored else None
-
-    if complaint := file.visititems_links(look):
-        raise ValueError(complaint)
+            raise ValueError(f"{name} is taken from another file")
+        if stored:
+            check_size(name, array.nbytes, array.id.get_storage_size())
 
 
-def excess(name: str, unpacked: int, packed: int) -> str | None:
-    """Say it where something unfolds to far more than is stored."""
+def check_size(name: str, unpacked: int, packed: int) -> None:
     if unpacked > max(UNPACKED * packed, CONFIG_BYTES):
-        return f"{name} unfolds from {packed:,} bytes to {unpacked:,}"
-    return None
+        raise ValueError(f"{name} unfolds from {packed:,} bytes to {unpacked:,}")
 
 
 def suspects(config) -> Iterator[tuple[str, bool]]:
@@ -294,54 +269,46 @@ def suspicion(part: dict) -> tuple[str, bool] | None:
     Lambda of an .h5 file in spite of its safe mode: nothing suspect may reach it.
     """
     kind, settings, module = part["class_name"], part["config"], part.get("module")
-    if kind in {"__lambda__", "__typespec__"}:
-        return f"{kind} {settings.get('name', '')!r}", True
     name = settings if kind == "function" else kind
+    settings = settings if isinstance(settings, dict) else {}
+    label = f"{module}.{name}" if name != kind else f"{kind} {settings.get('name')!r}"
     keys = {name, kind if module is None else part.get("registered_name") or kind}
     own = [keras.saving.get_registered_object(key) for key in keys - {"function"}]
     own = [thing for thing in own if thing is not None]
     things = resolved(module, name)
     if not all(is_part(thing, name) for thing in things):
-        if kind == "function":
-            return f"{module}.{name}", True
-        return f"{kind} {settings.get('name', '')!r}", True
-    if any(map(is_program, own)):
-        return kind, True
-    if isinstance(settings, dict) and isinstance(settings.get("vocabulary"), str):
-        return f"{kind}, which reads {settings['vocabulary']!r}", True
-    if own or module in (None, "builtins"):  # nothing to import
+        return label, True
+    if kind in {"__lambda__", "__typespec__"} or any(map(is_program, own)):
+        return label, True
+    if isinstance(words := settings.get("vocabulary"), str):
+        return f"{kind}, which reads {words!r}", True
+    if own or things or module in (None, "builtins"):  # nothing to import
         return None
     if module.partition(".")[0] in LIBRARIES:
-        return None if things else (f"{module}.{name}", True)
+        return label, True
     return f"{name!r} of {module!r}", False
 
 
 def resolved(module: str | None, name: str) -> list:
     """Everything that Keras of any version could find under a name; imports nothing."""
-    places = [sys.modules.get(module)]
-    if module is None:  # an .h5 file names layers only, and Keras looks among these
-        places = [sys.modules["keras.src.layers"]]
-    if module == "builtins":
-        places += FUNCTIONS
-    things = [vars(place).get(name) for place in places if place is not None]
-    if module == "keras" or str(module).startswith("keras."):
-        try:
-            path = f"{module}.{name}".partition(".")[2]
-            things.append(operator.attrgetter(path)(keras))
-        except AttributeError:
-            pass
-    return [thing for thing in things if thing is not None]
+    module = module or "keras.src.layers"  # an .h5 file names layers only, without it
+    home, _, path = f"{module}.{name}".partition(".")
+    places = {"keras": [keras], "builtins": [builtins, *FUNCTIONS]}.get(home, [])
+    things = []
+    for place in places:
+        with contextlib.suppress(AttributeError):
+            things.append(operator.attrgetter(path)(place))
+    return things
 
 
 def is_program(thing) -> bool:
-    """Whether this is a layer that runs a program of its own."""
     return isinstance(thing, type) and issubclass(thing, PROGRAMS)
 
 
 def is_part(thing, name: str) -> bool:
     """Whether this is a class or a function that a model may be made of."""
     if isinstance(thing, type):
-        return issubclass(thing, PARTS) and not issubclass(thing, PROGRAMS)
+        return issubclass(thing, PARTS) and not is_program(thing)
     return name not in MAKERS and any(vars(m).get(name) is thing for m in FUNCTIONS)
 
 
@@ -349,30 +316,21 @@ def load_saved_model(path: Path, allow_code: bool) -> keras.Model:
     """Wrap a TensorFlow SavedModel, which is a program, in a Keras model."""
     if not (path / "saved_model.pb").exists():
         raise ValueError(
-            f"The directory {str(path)!r} is not a SavedModel: it has no "
-            "saved_model.pb."
+            f"{str(path)!r} is no path of a SavedModel: it has no saved_model.pb."
         )
     if not allow_code:
         raise ValueError(
             f"{path.name} is a SavedModel: a TensorFlow program, which may also read "
-            "and write files. It was not loaded. If you trust its author as you trust "
-            "a program that you run, use load_model(path, allow_code=True)."
+            f"and write files. It was not loaded. {TRUST}"
         )
-    import tensorflow as tf  # only here is more needed than Keras offers
-
-    signatures = tf.saved_model.load(str(path)).signatures
-    if ENDPOINT not in signatures:
-        raise ValueError(
-            f"{path.name} offers no {ENDPOINT!r}, only {list(signatures)}. Save it "
-            "with model.export(path)."
-        )
-    specs = list(signatures[ENDPOINT].structured_input_signature[1].values())
+    layer = layers.TFSMLayer(str(path), call_endpoint=ENDPOINT)
+    specs = list(layer.call_endpoint_fn.structured_input_signature[1].values())
     if len(specs) != 1 or specs[0].shape.rank is None:
         raise ValueError(
             f"{path.name} must take one input of known rank; it takes {specs}."
         )
     inputs = keras.Input(batch_shape=specs[0].shape, dtype=specs[0].dtype.name)
-    outputs = keras.layers.TFSMLayer(str(path), call_endpoint=ENDPOINT)(inputs)
+    outputs = layer(inputs)
     if isinstance(outputs, dict) and len(outputs) == 1:
         (outputs,) = outputs.values()
     return keras.Model(inputs, outputs, name=path.stem)
