@@ -8,6 +8,7 @@ method can flatter itself.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import textwrap
 import time
@@ -21,14 +22,12 @@ from tqdm.auto import tqdm
 
 from netinvert.forward import as_function, input_shape_of
 
-PROGRESS_AFTER_SECONDS = 2.0  # shorter work needs no progress bar
 LARGEST = float(np.finfo("float32").max)  # networks compute in float32
 REMEDY = (
     "A smaller learning_rate, or bounds, usually helps, unless the network itself "
     "gives NaN for ordinary inputs"
 )
-# tqdm heeds this wish in a terminal; its bar for notebooks has to be told.
-NO_PROGRESS = bool(os.environ.get("TQDM_DISABLE"))
+QUIET = bool(os.environ.get("TQDM_DISABLE"))  # its bar for notebooks has to be told
 
 
 @runtime_checkable
@@ -46,11 +45,10 @@ class Method(Protocol):
         forward : keras.Model or callable
             Batch of inputs -> batch of outputs.
         targets : float32 array (N, ...)
-            Validated by :func:`invert`: finite and of the right shape.
         bounds : (low, high) or None
         seed : int
         input_shape : tuple
-            Shape of one input.
+            Shape of one input. Like the others, checked by :func:`invert`.
 
         Returns
         -------
@@ -77,10 +75,9 @@ class Inversion:
         Whether the output error is at most the tolerance; where the method's
         objective names a class (cross-entropy), whether that class came out.
     history : dict
-        "step" (K,), "objective" (K, N) and "inputs" (K, n, ``*input_shape``) at the
-        recorded steps of a search; empty for a method that does not search.
+        What :meth:`Method.solve` recorded; empty where it does not search.
     seconds : float
-        Time spent in the method's ``solve``.
+        Time spent in ``solve``.
     method : str
         The method and its settings.
     """
@@ -128,8 +125,7 @@ def invert(
     forward : keras.Model or callable
         The part of the network whose output is held, batch -> batch.
     targets : array (N, *output_shape)
-        The outputs to invert, any numeric type; a single target of shape
-        ``output_shape`` is taken as a batch of one.
+        The outputs to invert, of any numeric type, or a single one.
     method : Method
         For example ``GradientInversion()``.
     bounds : (low, high) or None
@@ -147,10 +143,6 @@ def invert(
     progress : bool
         Show a progress bar when there are several chunks and they take long.
 
-    Returns
-    -------
-    Inversion
-
     Raises
     ------
     ValueError
@@ -161,12 +153,12 @@ def invert(
     """
     seed = check_count("seed", seed, minimum=0)
     batch_size = check_count("batch_size", batch_size)
+    tolerance = check_positive("tolerance", tolerance)
     if isinstance(method, type) or not isinstance(method, Method):
         raise ValueError(
             f"method must offer fit and solve, such as GradientInversion(); got "
             f"{method!r}" + ("; add parentheses" if isinstance(method, type) else "")
         )
-    tolerance = check_positive("tolerance", tolerance)
     function = as_function(forward)
     shape = find_input_shape(forward, method, input_shape, targets)
     bounds = check_bounds(bounds, shape)
@@ -174,35 +166,34 @@ def invert(
     if names_class(method):
         check_classes(targets)
 
-    chunks = [slice(i, i + batch_size) for i in range(0, len(targets), batch_size)]
-    bar = tqdm(
-        chunks,
-        desc=type(method).__name__,
-        unit="chunk",
-        delay=PROGRESS_AFTER_SECONDS,
-        disable=NO_PROGRESS or not progress or len(chunks) == 1,
-        leave=False,
-    )
-    proposals, histories = [], []
-    started = time.perf_counter()
-    for chunk in bar:
-        proposal = method.solve(
-            forward, targets[chunk], bounds=bounds, seed=seed, input_shape=shape
-        )
-        inputs, history = check_proposal(proposal, targets[chunk], shape, method)
-        proposals.append(inputs)
+    chunks = [targets[i : i + batch_size] for i in range(0, len(targets), batch_size)]
+    settings = {"bounds": bounds, "seed": seed, "input_shape": shape}
+    progress = progress and len(chunks) > 1
+    found, histories, started = [], [], time.perf_counter()
+    for chunk in progress_bar(chunks, type(method).__name__, "chunk", progress):
+        proposal = method.solve(forward, chunk, **settings)
+        inputs, history = check_proposal(proposal, len(chunk), shape, method)
+        found.append(inputs)
         histories.append(history)
     seconds = time.perf_counter() - started
 
-    inputs = np.concatenate(proposals)
+    inputs = np.concatenate(found)
     if bounds is not None:
         inputs = np.clip(inputs, *representable(*bounds, inputs.dtype))
     outputs = evaluate(function, inputs, batch_size)
-    return judge(inputs, outputs, targets, method, tolerance, histories, seconds)
+    judged = judge(outputs, targets, method, tolerance)
+    history = join_histories(histories)
+    return Inversion(inputs, outputs, targets, *judged, history, seconds, repr(method))
 
 
-def judge(inputs, outputs, targets, method, tolerance, histories, seconds):
-    """Measure the proposal against the targets and say where it diverged."""
+def progress_bar(steps, name: str, unit: str, show: bool = True):
+    """Go through the steps with a bar, which appears when they take long."""
+    quiet = QUIET or not show
+    return tqdm(steps, desc=name, unit=unit, delay=2.0, disable=quiet, leave=False)
+
+
+def judge(outputs, targets, method, tolerance) -> tuple[np.ndarray, np.ndarray]:
+    """Measure the output error and tell who converged, and warn of who diverged."""
     difference = outputs.astype("float64") - targets.astype("float64")
     residual = np.mean(difference**2, axis=tuple(range(1, targets.ndim)))
     # The network computes in outputs.dtype: an error too large for it overflowed.
@@ -214,15 +205,10 @@ def judge(inputs, outputs, targets, method, tolerance, histories, seconds):
             RuntimeWarning,
             stacklevel=3,
         )
+    converged = residual <= tolerance
     if names_class(method):
         converged = outputs.argmax(axis=-1) == targets.argmax(axis=-1)
-    else:
-        converged = residual <= tolerance
-    converged &= ~diverged
-    history = join_histories(histories)
-    return Inversion(
-        inputs, outputs, targets, residual, converged, history, seconds, repr(method)
-    )
+    return residual, converged & ~diverged
 
 
 def join_histories(histories: list[dict]) -> dict:
@@ -255,7 +241,7 @@ def find_input_shape(forward, method, given, targets) -> tuple[int, ...]:
         return sizes
     shape = known if known is not None else getattr(method, "input_shape_", None)
     if shape is None:
-        shape = shape_of_start(forward, method, targets)
+        shape = shape_of_start(as_function(forward), method, targets)
     if shape is None:
         raise ValueError(
             "cannot tell the shape of one input from this callable: pass "
@@ -264,25 +250,19 @@ def find_input_shape(forward, method, given, targets) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def shape_of_start(forward, method, targets) -> tuple[int, ...] | None:
+def shape_of_start(function, method, targets) -> tuple[int, ...] | None:
     """Shape of one input, where the method starts from an array that fits."""
     start = method
     while isinstance(start, Method):
-        start = getattr(start, "start", None)
-    if start is None or isinstance(start, str):
-        return None
-    try:
+        start = getattr(start, "start", "")
+    # What is wrong with a start, or with the targets, is said where they are used.
+    with contextlib.suppress(ValueError):
         size = as_numbers(start).shape
-    except ValueError:  # for the method to say
-        return None
-    for shape in (size[1:], size):  # one start for each target, or one for all
-        try:
-            output = find_output(as_function(forward), shape)
-            count = len(check_targets(targets, output))
-        except ValueError:
-            continue
-        if shape and (shape == size or size[0] == count):
-            return shape
+        for shape in (size[1:], size):  # one start for each target, or one for all
+            with contextlib.suppress(ValueError):
+                count = len(check_targets(targets, find_output(function, shape)))
+                if shape and (shape == size or size[0] == count):
+                    return shape
     return None
 
 
@@ -309,24 +289,18 @@ def find_output(function, shape) -> np.ndarray:
     return output
 
 
+def names_class(method) -> bool:
+    """Whether the method is asked for a class (cross-entropy), not for an output."""
+    return getattr(getattr(method, "objective", None), "names_class", False)
+
+
 def check_inputs(forward, inputs) -> np.ndarray:
     """Return the inputs to fit on as a finite float batch that the network takes."""
-    inputs = as_numbers(
-        inputs, "inputs to fit on must be an array of numbers, (N, ...)"
-    )
+    inputs = as_numbers(inputs, "inputs to fit on must be an array of numbers")
     if not np.issubdtype(inputs.dtype, np.floating):
         inputs = inputs.astype("float32")
-    shape = input_shape_of(forward) or inputs.shape[1:]
-    if inputs.ndim < 2 or len(inputs) == 0 or inputs.shape[1:] != tuple(shape):
-        raise ValueError(
-            f"inputs to fit on must be a batch {batch_of(shape or ('...',))}, as the "
-            f"network takes it, and not empty; got an array of shape {inputs.shape}"
-        )
-    if not (np.abs(inputs) <= LARGEST).all():
-        raise ValueError(
-            "inputs to fit on hold NaN, infinity or numbers too large for float32; "
-            "remove or repair them"
-        )
+    shape = input_shape_of(forward) or inputs.shape[1:] or (1,)
+    check_rows("input", inputs, tuple(shape), "float32")
     return inputs
 
 
@@ -339,43 +313,39 @@ def check_targets(targets, output: np.ndarray) -> np.ndarray:
         targets = targets.astype(dtype)
     if targets.shape == shape:
         targets = targets[np.newaxis]
-    if targets.shape[1:] != shape or targets.ndim != output.ndim:
-        raise ValueError(
-            f"each target must have the shape of one output of the network, "
-            f"{shape}, so that targets are {batch_of(shape)}; got an array of "
-            f"shape {targets.shape}"
-        )
-    if len(targets) == 0:
-        raise ValueError("targets are empty: there is nothing to invert")
-    finite = np.isfinite(targets.reshape(len(targets), -1)).all(axis=1)
-    if not finite.all():
-        raise ValueError(
-            f"{(~finite).sum()} of {len(targets)} targets hold NaN, infinity or "
-            f"numbers too large for {dtype}, the first at index "
-            f"{int(np.argmin(finite))}; remove or repair them"
-        )
+    check_rows("target", targets, shape, dtype)
     return targets
 
 
-def names_class(method) -> bool:
-    """Whether the method is asked for a class (cross-entropy), not for an output."""
-    return getattr(getattr(method, "objective", None), "names_class", False)
-
-
-def check_classes(targets: np.ndarray):
-    """Refuse targets that are no shares of classes; most often they are logits."""
-    if targets.ndim != 2:
+def check_rows(name: str, rows: np.ndarray, shape: tuple, dtype) -> None:
+    """Refuse rows that do not fit the network, or that it cannot compute with."""
+    part = "output" if name == "target" else name
+    if rows.shape[1:] != shape or rows.ndim != 1 + len(shape):
         raise ValueError(
-            "cross_entropy names one class per target, so targets are (N, classes); "
-            f"got {targets.shape}. For other outputs take squared_error"
+            f"each {name} must have the shape of one {part} of the network, {shape}, "
+            f"so that {name}s are {batch_of(shape)}; got an array of shape {rows.shape}"
         )
-    # with room for rounding, of float16 too
-    wrong = (targets < -1e-3).any(axis=1) | (np.abs(targets.sum(axis=1) - 1) > 1e-2)
+    if len(rows) == 0:
+        raise ValueError(f"{name}s are empty: there is nothing to invert")
+    wrong = ~(np.abs(rows) <= np.finfo(dtype).max).reshape(len(rows), -1).all(axis=1)
     if wrong.any():
         raise ValueError(
-            "targets of cross_entropy are one-hot or probabilities: not negative, and "
-            f"with a sum of 1; {wrong.sum()} of {len(targets)} are something else. To "
-            "reach logits, take squared_error"
+            f"{wrong.sum()} of {len(rows)} {name}s hold NaN, infinity or numbers too "
+            f"large for {dtype}, the first at index {int(np.argmax(wrong))}; remove or "
+            "repair them"
+        )
+
+
+def check_classes(targets: np.ndarray) -> None:
+    """Refuse targets that are no shares of classes; most often they are logits."""
+    rows = targets if targets.ndim == 2 else np.full((len(targets), 1), -1.0)
+    # with room for rounding, of float16 too
+    wrong = (rows < -1e-3).any(axis=1) | (np.abs(rows.sum(axis=1) - 1) > 1e-2)
+    if wrong.any():
+        raise ValueError(
+            "targets of cross_entropy are one-hot or probabilities, (N, classes): not "
+            f"negative, and with a sum of 1; got {targets.shape}, and {wrong.sum()} of "
+            f"{len(targets)} are something else. To reach logits, take squared_error"
         )
 
 
@@ -383,25 +353,23 @@ def batch_of(shape: tuple[int, ...]) -> str:
     return f"(N, {', '.join(map(str, shape))})"
 
 
-def check_proposal(proposal, targets, shape, method) -> tuple[np.ndarray, dict]:
+def check_proposal(proposal, count, shape, method) -> tuple[np.ndarray, dict]:
     """Make sure a method returned one finite input for each target, and a history."""
-    wanted = (len(targets), *shape)
     try:
         inputs, history = proposal
         inputs = as_numbers(inputs)
-        if inputs.shape != wanted:
-            raise ValueError(f"its shape is {inputs.shape}")
+        if inputs.shape != (count, *shape):
+            raise ValueError(f"their shape is {inputs.shape}")
+        if not np.isfinite(inputs).all():
+            raise ValueError(f"they hold NaN or infinity. {REMEDY}")
     except (TypeError, ValueError) as error:
         raise RuntimeError(
-            f"{method!r} must propose inputs of shape {wanted}, one for each target, "
-            f"and its solve return (inputs, history), such as (inputs, {{}}): {error}"
+            f"{method!r} must propose inputs of shape {(count, *shape)}, one for each "
+            f"target, and its solve return (inputs, history), such as (inputs, {{}}): "
+            f"{error}"
         ) from error
     if inputs.dtype not in ("float32", "float64"):
         inputs = inputs.astype("float32")
-    if not np.isfinite(inputs).all():
-        raise RuntimeError(
-            f"{method!r} proposed inputs that hold NaN or infinity. {REMEDY}"
-        )
     return inputs, history
 
 
@@ -410,7 +378,7 @@ def check_bounds(bounds, shape):
     if bounds is None:
         return None
     try:
-        if isinstance(bounds, str | bytes | dict | set):
+        if isinstance(bounds, bytes | dict | set):
             raise TypeError(f"a {type(bounds).__name__} is no pair of numbers")
         low, high = (as_numbers(bound).astype("float64") for bound in bounds)
         np.broadcast_to(low, shape), np.broadcast_to(high, shape)
@@ -448,12 +416,12 @@ def as_numbers(values, expected: str = "real numbers are expected") -> np.ndarra
     """Return real numbers as an array; refuse what only looks like them."""
     try:
         rows = values if isinstance(values, list | tuple) else [values]
-        if any(np.ma.is_masked(row) for row in rows):
+        if any(map(np.ma.is_masked, rows)):
             raise TypeError("some of these are masked; fill or remove them")
         array = np.asarray(values)
         if array.dtype == object:
-            if any(one is None or isinstance(one, str | bytes) for one in array.flat):
-                raise TypeError("some of these are text, or None")
+            if any(isinstance(one, str | bytes) for one in array.flat):
+                raise TypeError("some of these are text")
             array = array.astype("float64")
         if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
             raise TypeError(f"these are of type {array.dtype}")
@@ -464,12 +432,10 @@ def as_numbers(values, expected: str = "real numbers are expected") -> np.ndarra
 
 def check_positive(name: str, value) -> float:
     """Return a finite number above 0."""
-    try:
-        if isinstance(value, Real) and not isinstance(value, bool):
-            if 0 < float(value) < float("inf"):
+    if isinstance(value, Real) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # a whole number beyond all floats
+            if 0 < float(value) < np.inf:
                 return float(value)
-    except OverflowError:  # a whole number beyond all floats
-        pass
     raise ValueError(f"{name} must be a positive number, got {value!r:.80}")
 
 

@@ -14,18 +14,16 @@ from numbers import Real
 
 import keras
 import numpy as np
-from tqdm.auto import tqdm
 
 from netinvert.baselines import center_and_spread, ridge_weights
 from netinvert.forward import as_function
 from netinvert.inversion import (
-    NO_PROGRESS,
-    PROGRESS_AFTER_SECONDS,
     Method,
     check_count,
     check_inputs,
     evaluate,
     is_image,
+    progress_bar,
     scaling,
 )
 from netinvert.methods.gradient import check_search, search
@@ -314,14 +312,7 @@ def train_autoencoder(
     trainer = keras.Sequential(autoencoder.layers)  # the other stays without a loss
     trainer.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)
     random = np.random.default_rng(seed)
-    for _ in tqdm(
-        range(epochs),
-        desc="training the autoencoder",
-        unit="epoch",
-        delay=PROGRESS_AFTER_SECONDS,
-        disable=NO_PROGRESS,
-        leave=False,
-    ):
+    for _ in progress_bar(range(epochs), "training the autoencoder", "epoch"):
         # Keras would shuffle with the random numbers that it shares with the reader.
         shuffled = inputs[random.permutation(len(inputs))[:count]]
         trainer.fit(shuffled, shuffled, batch, shuffle=False, verbose=0)

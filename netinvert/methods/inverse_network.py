@@ -14,19 +14,17 @@ from dataclasses import dataclass, field, fields
 
 import keras
 import numpy as np
-from tqdm.auto import tqdm
 
 from netinvert.baselines import center_and_spread
 from netinvert.data import load_mnist
 from netinvert.forward import as_function, tap
 from netinvert.inversion import (
-    NO_PROGRESS,
-    PROGRESS_AFTER_SECONDS,
     check_count,
     check_inputs,
     check_positive,
     evaluate,
     is_image,
+    progress_bar,
     scaling,
 )
 from netinvert.models import load_weights, pretrained
@@ -332,13 +330,8 @@ def train(core, function, inputs, outputs, method: InverseNetwork) -> dict:
     moving_epochs = int(MOVING_SHARE * method.epochs) * (method.augment and image)
     random = np.random.default_rng(method.seed)
     history = {"loss": [], "held_out_loss": []}
-    for epoch in tqdm(
-        range(method.epochs),
-        desc="training the inverse network",
-        unit="epoch",
-        delay=PROGRESS_AFTER_SECONDS,
-        disable=NO_PROGRESS,
-        leave=False,
+    for epoch in progress_bar(
+        range(method.epochs), "training the inverse network", "epoch"
     ):
         seen, targets = inputs[held_out:], outputs[held_out:]
         if epoch < moving_epochs:

@@ -13,11 +13,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from netinvert import certificates, fibers
 from netinvert.data import ASSETS, load_mnist, read_asset
-from netinvert.inversion import NO_PROGRESS
+from netinvert.inversion import progress_bar
 from netinvert.models import pretrained
 from netinvert.studies.storage import PACKAGES, made_with
 
@@ -49,7 +48,7 @@ def census(count: int = 500, progress: bool = True) -> dict[str, np.ndarray]:
     found = {"pair": distances(digits[:count], toward)}
     for name in ("collision", "metamer"):
         twins, seconds = [], []
-        bar = tqdm(digits[:count], desc=name, disable=NO_PROGRESS or not progress)
+        bar = progress_bar(digits[:count], name, "digit", progress)
         for x, picture in zip(bar, toward, strict=True):
             start = time.process_time()
             certificate = getattr(fibers, name)(layers, x, picture)

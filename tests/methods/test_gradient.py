@@ -393,7 +393,7 @@ def test_targets_of_cross_entropy_are_shares_of_classes(digits):
 
 def test_cross_entropy_needs_one_class_per_target():
     method = ni.GradientInversion(cross_entropy, steps=2)
-    with pytest.raises(ValueError, match=r"\(N, classes\); got \(2, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"\(N, classes\).* got \(2, 3, 4\)"):
         ni.invert(lambda x: x, np.zeros((2, 3, 4)), method, input_shape=(3, 4))
 
 
