@@ -50,7 +50,7 @@ def psnr(images: ndarray, reconstructions: ndarray) -> ndarray:
     Called and refused like :func:`mse`, with true images in [0, 1]; reconstructions
     may leave that range. Higher is better; ``inf`` where the two are identical.
     """
-    _check_unit_range(images)
+    images, reconstructions = _check_pair(images, reconstructions, unit=True)
     with np.errstate(divide="ignore"):  # identical images: infinitely many decibels
         return -10 * np.log10(mse(images, reconstructions))
 
@@ -66,8 +66,7 @@ def ssim(images: ndarray, reconstructions: ndarray) -> ndarray:
     Called and refused like :func:`psnr`, with images (N, height, width, channels) of
     at least 7 x 7 pixels. 1 where the two are identical, 0 or less for unrelated ones.
     """
-    _check_unit_range(images)
-    images, reconstructions = _check_pair(images, reconstructions)
+    images, reconstructions = _check_pair(images, reconstructions, unit=True)
     if images.ndim != 4 or min(images.shape[1:3]) < WINDOW:
         raise ValueError(
             "ssim needs images of shape (N, height, width, channels), at least "
@@ -200,7 +199,8 @@ def _check_finite(name: str, values) -> ndarray:
     return values
 
 
-def _check_pair(images, reconstructions) -> tuple[ndarray, ndarray]:
+def _check_pair(images, reconstructions, unit: bool = False) -> tuple[ndarray, ndarray]:
+    """Two arrays of one shape; with ``unit``, the true images must lie in [0, 1]."""
     images = _check_finite("images", images)
     reconstructions = _check_finite("reconstructions", reconstructions)
     if images.shape != reconstructions.shape or images.ndim < 2:
@@ -208,15 +208,11 @@ def _check_pair(images, reconstructions) -> tuple[ndarray, ndarray]:
             "images and reconstructions must have the same shape (N, ...); got "
             f"{images.shape} and {reconstructions.shape}. For one pass image[None]."
         )
-    return images, reconstructions
-
-
-def _check_unit_range(images) -> None:
-    images = _check_finite("images", images)
     low, high = images.min(), images.max()
-    if low < -ROUNDING or high > 1 + ROUNDING:
+    if unit and (low < -ROUNDING or high > 1 + ROUNDING):
         raise ValueError(
             "the true images, the first argument, must lie in [0, 1]; got values "
             f"from {low:g} to {high:g}. Divide pixels of 0 to 255 by 255, or swap "
             "the arguments if the reconstructions came first."
         )
+    return images, reconstructions
