@@ -176,9 +176,9 @@ def read_suspects(path: Path) -> list[tuple[str, bool]]:
             f"{path.name} does not end in .keras or .h5. Save the model with "
             "model.save('my_model.keras') and load that file."
         )
-    kind = found = SUFFIXES[suffix]
-    if zipfile.is_zipfile(path) or h5py.is_hdf5(path):
-        found = "HDF5" if h5py.is_hdf5(path) else "Keras"
+    kind = SUFFIXES[suffix]
+    found = "Keras" if zipfile.is_zipfile(path) else kind
+    found = "HDF5" if h5py.is_hdf5(path) else found
     if found != kind:
         suffix = ".keras" if found == "Keras" else ".h5"
     if suffix != path.suffix:
@@ -188,7 +188,7 @@ def read_suspects(path: Path) -> list[tuple[str, bool]]:
             "and load that."
         )
     try:
-        text = read_hdf5(path) if kind == "HDF5" else read_zip(path)
+        text = read_layers(path, kind)
         if text is not None:
             if len(text) > CONFIG_BYTES:
                 raise ValueError(
@@ -210,15 +210,12 @@ def read_suspects(path: Path) -> list[tuple[str, bool]]:
     )
 
 
-def read_hdf5(path: Path) -> str | None:
-    """Read the layers from an HDF5 file; None if it holds only weights."""
-    with h5py.File(path) as file:
-        check_arrays(file)
-        return file.attrs.get("model_config")
-
-
-def read_zip(path: Path) -> bytes:
-    """Read the layers from a .keras file."""
+def read_layers(path: Path, kind: str) -> str | bytes | None:
+    """Read the description of the layers; None if an HDF5 file holds only weights."""
+    if kind == "HDF5":
+        with h5py.File(path) as file:
+            check_arrays(file)
+            return file.attrs.get("model_config")
     with zipfile.ZipFile(path) as file:
         for part in file.infolist():
             check_size(part.filename, part.file_size, part.compress_size)
