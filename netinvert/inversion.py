@@ -125,7 +125,7 @@ def invert(
     forward : keras.Model or callable
         The part of the network whose output is held, batch -> batch.
     targets : array (N, *output_shape)
-        The outputs to invert, of any numeric type, or a single one.
+        Of any numeric type; a single target is taken as a batch of one.
     method : Method
         For example ``GradientInversion()``.
     bounds : (low, high) or None
@@ -134,22 +134,21 @@ def invert(
     seed : int
         Same seed, same answer.
     input_shape : tuple, optional
-        Shape of one input. Needed only where neither the network shows it, nor a
-        method that was fitted or starts from an array.
+        Shape of one input, where neither the network shows it, nor a method that was
+        fitted or starts from an array.
     tolerance : float
         Largest output error at which a target counts as converged.
     batch_size : int
         Targets searched at once; more are processed in chunks of this size.
     progress : bool
-        Show a progress bar when there are several chunks and they take long.
+        Show a progress bar when several chunks take long.
 
     Raises
     ------
     ValueError
         If an argument does not fit; nothing has been computed then.
     RuntimeError
-        If the method has not been fitted and needs to be, or proposes inputs of
-        the wrong shape or that are not finite.
+        If the method needs to be fitted, or proposes inputs that do not fit.
     """
     seed = check_count("seed", seed, minimum=0)
     batch_size = check_count("batch_size", batch_size)
@@ -362,15 +361,15 @@ def check_proposal(proposal, count, shape, method) -> tuple[np.ndarray, dict]:
             raise ValueError(f"their shape is {inputs.shape}")
         if not np.isfinite(inputs).all():
             raise ValueError(f"they hold NaN or infinity. {REMEDY}")
+        if inputs.dtype not in ("float32", "float64"):
+            inputs = inputs.astype("float32")
+        return inputs, history
     except (TypeError, ValueError) as error:
         raise RuntimeError(
             f"{method!r} must propose inputs of shape {(count, *shape)}, one for each "
             f"target, and its solve return (inputs, history), such as (inputs, {{}}): "
             f"{error}"
         ) from error
-    if inputs.dtype not in ("float32", "float64"):
-        inputs = inputs.astype("float32")
-    return inputs, history
 
 
 def check_bounds(bounds, shape):
@@ -404,12 +403,10 @@ def check_bounds(bounds, shape):
 
 def representable(low, high, dtype):
     """The numbers of a type that are nearest to the bounds and inside."""
-    inner_low, inner_high = np.asarray(low, dtype), np.asarray(high, dtype)
-    up, down = np.nextafter(inner_low, np.inf), np.nextafter(inner_high, -np.inf)
-    return (
-        np.where(inner_low < np.asarray(low), up, inner_low),
-        np.where(inner_high > np.asarray(high), down, inner_high),
-    )
+    low, high = np.asarray(low), np.asarray(high)
+    lows, highs = low.astype(dtype), high.astype(dtype)
+    lows = np.where(lows < low, np.nextafter(lows, np.inf), lows)
+    return lows, np.where(highs > high, np.nextafter(highs, -np.inf), highs)
 
 
 def as_numbers(values, expected: str = "real numbers are expected") -> np.ndarray:
