@@ -1,15 +1,13 @@
 """Proofs that two different inputs have exactly the same output, and their check.
 
-A certificate names a layer and holds two inputs as fractions. :func:`verify` runs
-the network on both in integer arithmetic, without any rounding, and compares. It
-shares no code with :mod:`netinvert.fibers`, which finds the inputs, and needs no
-TensorFlow: this file runs alone, beside numpy.
+:func:`verify` runs the network on both inputs of a certificate in integers, without
+any rounding. It shares no code with :mod:`netinvert.fibers`, which finds the inputs,
+and needs no TensorFlow: this file runs alone, beside numpy.
 
 What is proved is a statement about the function that the weights define on real
 numbers: floating-point weights are fractions with a power of two below the line, and
-so is the slope of a leaky ReLU, as the float64 that its setting holds. Not proved is
-what a particular device computes: it rounds after every operation, so the two
-outputs that it prints may differ in their last digits.
+so is the slope of a leaky ReLU, as the float64 that its setting holds. What a device
+computes is rounded, so the two outputs that it prints may differ in their last digits.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -30,8 +28,7 @@ FORMAT = "netinvert certificate, version 1"
 # 18,000 bits and 5 MB.
 MOST_BITS = 2**17  # of a numerator or denominator, also a common one
 MOST_BYTES = 2**25  # of a file
-WRONG = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError)
-WRONG += (RecursionError,)
+POINTS, ENDS = ("values", "first", "second"), ("low", "high")  # fields of fractions
 FLOATS = ("float16", "float32", "float64")
 KINDS = {  # the fields that each kind of layer uses, and the axes of its values
     "reshape": ((), None),
@@ -86,8 +83,7 @@ class Certificate:
     @property
     def inputs(self) -> np.ndarray:
         """Both inputs, rounded to float64 (2, ``*shape``)."""
-        both = np.array([self.first, self.second], dtype="float64")
-        return both.reshape(2, *self.shape)
+        return np.array([self.first, self.second], "float64").reshape(2, *self.shape)
 
     def __repr__(self) -> str:
         return f"<Certificate of two inputs {self.shape} equal at {self.layer!r}>"
@@ -100,7 +96,7 @@ def verify(certificate: Certificate, layers: Sequence[Layer]) -> str:
     ----------
     certificate : Certificate
         Its numbers are Python's ``int`` and ``Fraction``: others may overflow.
-    layers : sequence of Layer
+    layers : list of Layer
         The network, from :func:`netinvert.fibers.layers_of` or written by hand.
 
     Raises
@@ -111,68 +107,67 @@ def verify(certificate: Certificate, layers: Sequence[Layer]) -> str:
     ValueError
         If ``layers`` is no list of layers.
     """
-    if isinstance(layers, str) or not isinstance(layers, Sequence):
-        got = type(layers).__name__
-    else:
-        got = next((type(x).__name__ for x in layers if type(x) is not Layer), "")
-    if got:
-        raise ValueError(
-            "verify needs a list of Layer, from netinvert.fibers.layers_of(model) or "
-            f"written by hand; got {got}"
-        )
-    if type(certificate) is not Certificate:
-        raise ValueError(f"verify needs a Certificate, got {certificate!r:.80}")
-    certificate = checked(certificate)
+    for one in layers if isinstance(layers, (list, tuple)) else [layers]:
+        if type(one) is not Layer or type(certificate) is not Certificate:
+            raise ValueError(
+                "verify needs a Certificate and a list of Layer, by hand or from "
+                "netinvert.fibers.layers_of(model); got "
+                f"{type(certificate).__name__} and {type(one).__name__}"
+            )
+    claim = checked(certificate)
     names = [layer.name for layer in layers]
-    if certificate.layer not in names:
-        raise Refused(f"the network has no layer {certificate.layer!r}, only {names}")
-    layers = layers[: names.index(certificate.layer) + 1]
-    first, second, shape = certificate.first, certificate.second, certificate.shape
-    given = shape
+    require(claim.layer in names, f"the network has no layer {claim.layer!r:.80}")
+    layers = layers[: names.index(claim.layer) + 1]
+    given = claim.shape
     for layer in layers:
         check_layer(layer, given)
         given = layer.shape
-    if fingerprint(layers) != certificate.network:
-        raise Refused("the certificate is about a network with other weights or layers")
-    if first == second:
-        raise Refused("the two inputs are the same")
-    for name, pixels in {"first": first, "second": second}.items():
-        if len(pixels) != math.prod(shape):
-            raise Refused(f"the {name} input has not the shape {shape}")
-        if not all(certificate.low <= pixel <= certificate.high for pixel in pixels):
-            raise Refused(f"the {name} input leaves the box")
-        if exact_values(layers, pixels, shape) != certificate.values:
-            raise Refused(f"the {name} input has other values at {certificate.layer!r}")
-    count = sum(a != b for a, b in zip(first, second, strict=True))
+    same = fingerprint(layers) == claim.network
+    require(same, "the certificate is about a network with other weights or layers")
+    require(claim.first != claim.second, "the two inputs are the same")
+    for name in ("first", "second"):
+        values = exact_values(layers, getattr(claim, name), claim.shape)
+        wrong = f"the {name} input has other values at {claim.layer!r}"
+        require(values == claim.values, wrong)
+    count = sum(a != b for a, b in zip(claim.first, claim.second, strict=True))
     return (
-        f"Proved: two inputs in [{certificate.low}, {certificate.high}] that differ in "
-        f"{count} of {len(first)} numbers have the same {len(certificate.values)} "
-        f"values at {certificate.layer!r}, exactly."
+        f"Proved: two inputs in [{claim.low}, {claim.high}] that differ in {count} of "
+        f"{len(claim.first)} numbers have the same {len(claim.values)} values at "
+        f"{claim.layer!r}, exactly."
     )
+
+
+def require(fact: bool, otherwise: str) -> None:
+    if not fact:
+        raise Refused(otherwise)
 
 
 def checked(certificate: Certificate) -> Certificate:
     """Return a certificate in lowest terms; refuse fields that prove nothing."""
-    if not is_shape(certificate.shape):
-        raise Refused(
-            f"{certificate.shape} is no shape: it must be a tuple of positive integers"
-        )
-    fields = {}
-    for name in ("first", "second", "values"):
-        numbers = getattr(certificate, name)
-        if type(numbers) is not tuple:  # a list never equals a tuple
-            raise Refused(f"{name} is no tuple of fractions")
-        if None in (numbers := tuple(map(in_lowest_terms, numbers))):
-            raise Refused(f"{name} holds other numbers than fractions")
+    shape = certificate.shape
+    wrong = f"{shape!r:.80} is no shape: it must be a tuple of positive integers"
+    require(is_shape(shape), wrong)
+    fields = {end: in_lowest_terms(getattr(certificate, end)) for end in ENDS}
+    low, high = fields.values()
+    require(None not in (low, high), "the box has other ends than fractions")
+    for name in POINTS:
+        numbers = getattr(certificate, name)  # a list never equals a tuple
+        require(type(numbers) is tuple, f"{name} is no tuple of fractions")
+        fields[name] = numbers = tuple(map(in_lowest_terms, numbers))
+        require(None not in numbers, f"{name} holds other numbers than fractions")
         below = 1
         for number in numbers:
             below = math.lcm(below, number.denominator)
-            check_bits(f"the common denominator of {name}", below, number.numerator)
-        fields[name] = numbers
-    for name in ("low", "high"):
-        fields[name] = in_lowest_terms(getattr(certificate, name))
-    if None in (fields["low"], fields["high"]):
-        raise Refused("the box has other ends than fractions")
+            bits = max(below.bit_length(), number.numerator.bit_length())
+            wrong = (
+                f"the common denominator of {name} takes {bits} bits, not {MOST_BITS}"
+            )
+            require(bits <= MOST_BITS, wrong)
+    for name in ("first", "second"):
+        fits = len(fields[name]) == math.prod(shape)
+        require(fits, f"the {name} input has not the shape {shape}")
+        inside = all(low <= pixel <= high for pixel in fields[name])
+        require(inside, f"the {name} input leaves the box")
     return replace(certificate, **fields)
 
 
@@ -186,80 +181,60 @@ def in_lowest_terms(number: object) -> Fraction | None:
     return Fraction(above, below)
 
 
-def check_bits(what: str, *numbers: int) -> None:
-    """Refuse integers with which no honest certificate needs to reckon."""
-    bits = max(number.bit_length() for number in numbers)
-    if bits > MOST_BITS:
-        raise Refused(f"{what} takes {bits} bits, and at most {MOST_BITS} are reckoned")
-
-
 def is_shape(shape: object, axes: int | None = None) -> bool:
-    return (
-        type(shape) is tuple
-        and all(type(n) is int and n > 0 for n in shape)
-        and axes in (None, len(shape))
-    )
+    whole = type(shape) is tuple and all(type(n) is int and n > 0 for n in shape)
+    return whole and axes in (None, len(shape))
 
 
 def check_layer(layer: Layer, given: tuple[int, ...]) -> None:
     """Refuse a layer that cannot be run exactly on a shape, and say why."""
     name, kind, shape = f"layer {layer.name!r}", layer.kind, layer.shape
-    if type(layer.name) is not str or type(kind) is not str or kind not in KINDS:
-        raise Refused(f"{name} is of unknown kind {kind!r}")
+    known = type(layer.name) is str and type(kind) is str and kind in KINDS
+    require(known, f"{name} is of unknown kind {kind!r}")
     used, axes = KINDS[kind]
     for field, usual in Layer._field_defaults.items():
         value = getattr(layer, field)
-        if field not in used and (type(value) is not type(usual) or value != usual):
-            raise Refused(f"{name} has a {field}, which a {kind} does not use")
-    if type(layer.slope) not in (int, float) or not math.isfinite(layer.slope):
-        raise Refused(f"{name} has no finite slope, but {layer.slope!r:.80}")
-    if type(layer.padding) is not str or layer.padding not in ("valid", "same"):
-        raise Refused(f"{name} has padding {layer.padding!r}, not 'valid' or 'same'")
-    if not is_shape(layer.window, 2) or not is_shape(layer.strides, 2):
-        raise Refused(f"{name} needs two positive integers as window and as strides")
-    if not is_shape(shape, axes):
-        raise Refused(f"{name} has no shape of positive integers, but {shape!r:.80}")
-    if axes not in (None, len(given)):
-        raise Refused(f"{name} takes another shape than {given}")
-    wanted = given
-    if kind == "reshape":
-        wanted = shape if math.prod(shape) == math.prod(given) else None
-    elif kind != "relu":
-        outer = layer.window if axes == 3 else ()
-        if kind != "average":
-            check_array(layer, "kernel", (*outer, given[-1], shape[-1]))
-            check_array(layer, "bias", shape[-1:])
-        if any(window > 2 * size for window, size in zip(outer, given, strict=False)):
-            raise Refused(f"{name} has a window {outer} beyond inputs {given}")
-        counts = [count for count, *_ in windows(layer, given)] if axes == 3 else []
-        wanted = (*counts, given[-1] if kind == "average" else shape[-1])
-    if shape != wanted:
-        raise Refused(f"{name} takes {given} and does not give shape {shape}")
+        idle = type(value) is type(usual) and value == usual
+        require(field in used or idle, f"{name} has a {field}, which a {kind} has not")
+    slope, padding = layer.slope, layer.padding
+    finite = type(slope) in (int, float) and abs(slope) < 1e308
+    require(finite, f"{name} has no finite slope, but {slope!r:.80}")
+    known = type(padding) is str and padding in ("valid", "same")
+    require(known, f"{name} has padding {padding!r}, not 'valid' or 'same'")
+    whole = is_shape(layer.window, 2) and is_shape(layer.strides, 2)
+    wrong = f"{name} needs positive integers: two as window and as strides, and a shape"
+    require(whole and is_shape(shape, axes), wrong)
+    require(axes in (None, len(given)), f"{name} takes another shape than {given}")
+    outer, counts, wanted = (), [], given
+    if axes == 3:
+        outer, counts = layer.window, [count for count, *_ in windows(layer, given)]
+        fits = all(w <= 2 * size for w, size in zip(outer, given, strict=False))
+        require(fits, f"{name} has a window {outer} beyond inputs {given}")
+        wanted = (*counts, given[-1])
+    if "kernel" in used:
+        check_array(layer, "kernel", (*outer, given[-1], shape[-1]))
+        check_array(layer, "bias", shape[-1:])
+        wanted = (*counts, shape[-1])
+    if kind == "reshape" and math.prod(shape) == math.prod(given):
+        wanted = shape
+    require(shape == wanted, f"{name} takes {given} and does not give shape {shape}")
 
 
 def check_array(layer: Layer, field: str, shape: tuple[int, ...]) -> None:
     """Refuse weights that are no finite floats, or not of the shape needed."""
-    array = getattr(layer, field)
-    if type(array) is not np.ndarray or array.dtype.name not in FLOATS:
-        raise Refused(
-            f"layer {layer.name!r} has no {field} of floats: it must be a NumPy array "
-            f"of {' or '.join(FLOATS)}"
-        )
-    if array.shape != shape:
-        raise Refused(
-            f"layer {layer.name!r} has a {field} of shape {array.shape}, not {shape}"
-        )
-    if not np.isfinite(array).all():
-        raise Refused(f"layer {layer.name!r} has a {field} that is not finite")
+    array, name = getattr(layer, field), f"layer {layer.name!r}"
+    floats = type(array) is np.ndarray and array.dtype.name in FLOATS
+    wanted = f"it must be a NumPy array of {' or '.join(FLOATS)}"
+    require(floats, f"{name} has no {field} of floats: {wanted}")
+    wrong = f"{name} has a {field} of shape {array.shape}, not {shape}"
+    require(array.shape == shape, wrong)
+    require(np.isfinite(array).all(), f"{name} has a {field} that is not finite")
 
 
 def exact_values(
     layers: Sequence[Layer], pixels: Sequence[Fraction], shape: tuple[int, ...]
 ) -> tuple[Fraction, ...]:
-    """Run a network without rounding.
-
-    All values of a layer are kept as Python integers above one common denominator.
-    """
+    """Run a network without rounding: on integers above one common denominator."""
     below = math.lcm(*(pixel.denominator for pixel in pixels))
     above = [pixel.numerator * (below // pixel.denominator) for pixel in pixels]
     values = np.array(above, dtype=object).reshape(shape)
@@ -273,7 +248,7 @@ def step(layer: Layer, values: np.ndarray, below: int) -> tuple[np.ndarray, int]
     if layer.kind == "reshape":
         return values.reshape(layer.shape), below
     if layer.kind == "relu":
-        p, q = float(layer.slope).as_integer_ratio()
+        p, q = layer.slope.as_integer_ratio()
         return np.where(values > 0, values * q, values * p), below * q
     if layer.kind == "average":
         total = sum(patches(values, layer))
@@ -302,19 +277,14 @@ def windows(layer: Layer, shape: tuple[int, ...]) -> list[tuple[int, int, int]]:
 
 def patches(values: np.ndarray, layer: Layer) -> list[np.ndarray]:
     """Return what each place of a sliding window sees, an array for each place."""
-    (rows, top, bottom), (columns, left, right) = windows(layer, values.shape)
+    (_, top, bottom), (_, left, right) = windows(layer, values.shape)
     height, width, channels = values.shape
     # np.pad would put in numpy's own zeros, which cannot grow without end.
     padded = np.zeros((top + height + bottom, left + width + right, channels), object)
     padded[top : top + height, left : left + width] = values
-    down, across = layer.strides
-    return [
-        padded[i : i + rows * down : down, j : j + columns * across : across][
-            :rows, :columns
-        ]
-        for i in range(layer.window[0])
-        for j in range(layer.window[1])
-    ]
+    seen = np.lib.stride_tricks.sliding_window_view(padded, layer.window, (0, 1))
+    seen = seen[:: layer.strides[0], :: layer.strides[1]]
+    return [seen[..., i, j] for i, j in np.ndindex(*layer.window)]
 
 
 def as_integers(*arrays: np.ndarray) -> tuple[list[np.ndarray], int]:
@@ -340,16 +310,15 @@ def fingerprint(layers: Sequence[Layer]) -> str:
 
 def save(certificate: Certificate, path: str | Path) -> None:
     """Write a certificate as JSON; fractions are hexadecimal, such as "3/1f"."""
-    content = {"format": FORMAT} | asdict(certificate)
-    for name in ("values", "first", "second"):  # integers would stay decimal
-        content[name] = tuple(map(_as_text, content[name]))
-    for name in ("low", "high"):
-        content[name] = _as_text(content[name])
+    content = {"format": FORMAT} | vars(certificate)
+    content |= {name: [*map(_as_text, content[name])] for name in POINTS}
+    content |= {name: _as_text(content[name]) for name in ENDS}
     Path(path).write_text(json.dumps(content, indent=0) + "\n")
 
 
 def load(path: str | Path) -> Certificate:
     """Read a certificate; a ValueError says why a file does not hold an honest one."""
+    wrong = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError)
     try:
         with open(path, "rb") as file:
             text = file.read(MOST_BYTES + 1)
@@ -358,13 +327,10 @@ def load(path: str | Path) -> Certificate:
         content = json.loads(text)
         if (version := content.pop("format")) != FORMAT:
             raise ValueError(f"its format is {version!r}, not {FORMAT!r}")
-        for name in ("values", "first", "second"):
-            content[name] = tuple(map(_as_fraction, content[name]))
-        for name in ("low", "high"):
-            content[name] = _as_fraction(content[name])
-        content["shape"] = tuple(content["shape"])
-        return Certificate(**content)
-    except WRONG as error:
+        content |= {name: tuple(map(_as_fraction, content[name])) for name in POINTS}
+        content |= {name: _as_fraction(content[name]) for name in ENDS}
+        return Certificate(**content | {"shape": tuple(content["shape"])})
+    except (*wrong, RecursionError) as error:
         raise ValueError(
             f"{path} does not hold a certificate, or only a part of one: {error!r:.300}"
         ) from error
