@@ -9,22 +9,16 @@ import keras
 import numpy as np
 from keras.src.models.functional import Functional  # which Keras does not export
 
+# Activations, and the class of an operation or layer that is nothing else.
 SQUASHING = {
-    keras.activations.softmax,
-    keras.activations.log_softmax,
-    keras.activations.sigmoid,
+    keras.activations.softmax: "Softmax",
+    keras.activations.log_softmax: "LogSoftmax",
+    keras.activations.sigmoid: "Sigmoid",
 }
-SQUASHING_OPERATIONS = {"Softmax", "LogSoftmax", "Sigmoid"}  # layers and keras.ops
-ACTIVATED_LAYERS = (  # layers that apply their activation last
-    keras.layers.Dense,
-    keras.layers.EinsumDense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
+RECTIFYING = {keras.activations.relu: "Relu"}
+KINDS = ("Conv1D", "Conv2D", "Conv3D")
+KINDS += ("Dense", "EinsumDense", *(f"{name}Transpose" for name in KINDS))
+ACTIVATED_LAYERS = tuple(getattr(keras.layers, name) for name in KINDS)  # at the end
 
 
 def tap(model: keras.Model, layer: str | int) -> keras.Model:
@@ -54,15 +48,14 @@ def tap(model: keras.Model, layer: str | int) -> keras.Model:
         something else than its graph: a ``call`` of its own, or another answer to a
         probe.
     """
-    check_graph(model)
     if not isinstance(layer, str | Integral) or isinstance(layer, bool):
         raise ValueError(f"tap needs a layer's name or index, got {layer!r:.80}")
-    check_probe(model)
+    check_graph(model)
     if layer == "logits":
         try:
             return up_to_logits(model)
         except ValueError:
-            if not any(paths_named(model, layer)):
+            if all(path[-1].name != layer for path in paths_in(model)):
                 raise
     return follow(model, path_to(model, layer))
 
@@ -77,20 +70,22 @@ def check_graph(model: keras.Model) -> None:
             "have no shapes yet. Begin it with keras.Input(shape), or call "
             "model.build((None, *shape)), and tap it then."
         )
-    graphless = not getattr(model, "inputs", None)
-    if graphless or not runs_its_graph(model):
-        why = "subclassed model" if graphless else "model with a call of its own"
+    if not runs_its_graph(model):
+        subclassed = not getattr(model, "inputs", None)
         raise ValueError(
-            f"{type(model).__name__} {model.name!r} is a {why}: Keras "
-            "does not know which layer feeds which. Give invert a function that "
+            f"{type(model).__name__} {model.name!r} is a "
+            f"{'subclassed model' if subclassed else 'model with a call of its own'}: "
+            "Keras does not know which layer feeds which. Give invert a function that "
             "calls the layers up to your tap, such as lambda x: model.hidden(x), "
             "or rebuild the network as keras.Model(inputs, outputs)."
         )
     check_one_input(model)
 
 
-def runs_its_graph(model: keras.Model) -> bool:
-    """Whether a model's call is Keras's own, which follows the graph of layers."""
+def runs_its_graph(model) -> bool:
+    """Whether a model has a graph of layers and Keras's own call, which follows it."""
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+        return False
     kind = type(model)
     own = kind.call in (keras.Sequential.call, Functional.call)
     return own and kind.__call__ is keras.Layer.__call__ and not replaced(model)
@@ -101,23 +96,30 @@ def replaced(layer: keras.Layer) -> bool:
     return not {"call", "__call__", "quantized_call"}.isdisjoint(vars(layer))
 
 
+def probes(model: keras.Model) -> np.ndarray:
+    """Inputs on which to compare: in the usual range, and far beyond it."""
+    shape = (2, *(size or 32 for size in model.inputs[0].shape[1:]))
+    generator = np.random.default_rng(0)
+    both = np.concatenate([generator.random(shape), 3 * generator.normal(size=shape)])
+    return keras.ops.cast(both, model.inputs[0].dtype)
+
+
 def check_probe(model: keras.Model, ours: Callable | None = None) -> None:
     """Run a model and what should do the same, its graph; refuse another answer."""
     given = model.inputs[0]
     if not keras.backend.is_float_dtype(given.dtype):
         return
-    probe = np.random.default_rng(0).random((2, *(n or 32 for n in given.shape[1:])))
-    probe = keras.ops.cast(probe, given.dtype)
+    inputs = probes(model)
     ours = ours or keras.Model(model.inputs, model.outputs, name=model.name)
     try:
-        theirs = [model(probe, training=False) for _ in range(2)]
+        theirs = [model(inputs, training=False) for _ in range(2)]
     except Exception:
         if None in given.shape[1:]:  # of any size, but perhaps not of that of ours
             return
         raise
-    (own, again, same) = (
+    own, again, same = (
         np.asarray(keras.tree.flatten(values)[0], "float64")
-        for values in (*theirs, ours(probe, training=False))
+        for values in (*theirs, ours(inputs, training=False))
     )
     close = {"rtol": 1e-3, "atol": 1e-6, "equal_nan": True}
     if np.allclose(own, again, **close) and not np.allclose(own, same, **close):
@@ -141,14 +143,23 @@ def check_one_input(model: keras.Model) -> None:
         )
 
 
+def only(tensors: list, owner: str = "The forward network", what: str = "outputs"):
+    """Return the one tensor there is; refuse several, and say how to choose."""
+    if len(tensors) != 1:
+        raise ValueError(
+            f"{owner} has {len(tensors)} {what}, and an inversion holds one. Choose it "
+            "with tap(model, name of its layer), or join them in a function such as "
+            "lambda x: tf.concat(model(x), axis=-1)."
+        )
+    return tensors[0]
+
+
 def path_to(model: keras.Model, layer: str | int) -> list[keras.Layer]:
     """Find a layer: the nested models that lead to it, then the layer itself."""
-    if isinstance(layer, Integral):
-        if -len(model.layers) <= layer < len(model.layers):
-            return [model.layers[layer]]
-        paths = []
-    else:
-        paths = sorted(paths_named(model, layer), key=len)
+    if not isinstance(layer, str) and -len(model.layers) <= layer < len(model.layers):
+        return [model.layers[layer]]
+    paths = [path for path in paths_in(model) if path[-1].name == layer]
+    paths.sort(key=len)
     if not paths:
         names = "\n".join(described_layers(model))
         raise ValueError(
@@ -163,14 +174,12 @@ def path_to(model: keras.Model, layer: str | int) -> list[keras.Layer]:
     return paths[0]
 
 
-def paths_named(model: keras.Model, name: str) -> Iterator[list[keras.Layer]]:
-    """Yield the path to every layer of that name, nested models included."""
+def paths_in(model: keras.Model) -> Iterator[list[keras.Layer]]:
+    """Yield the path to every layer, nested models included."""
     for layer in model.layers:
-        if layer.name == name:
-            yield [layer]
+        yield [layer]
         if isinstance(layer, keras.Model):
-            for path in paths_named(layer, name):
-                yield [layer, *path]
+            yield from ([layer, *path] for path in paths_in(layer))
 
 
 def described_layers(model: keras.Model, indent: str = "  ") -> Iterator[str]:
@@ -183,6 +192,8 @@ def described_layers(model: keras.Model, indent: str = "  ") -> Iterator[str]:
 
 def follow(model: keras.Model, path: list[keras.Layer]) -> keras.Model:
     """Return the model up to the output of the layer at the end of a path."""
+    check_graph(model)
+    check_probe(model)
     layer, *rest = path
     calls = [call for call in calls_in(model) if call.operation is layer]
     if len(calls) != 1:
@@ -192,34 +203,28 @@ def follow(model: keras.Model, path: list[keras.Layer]) -> keras.Model:
             "Build keras.Model(model.inputs, tensor) for the tensor that you mean."
         )
     if rest:
-        check_graph(layer)
-        check_probe(layer)
         return and_then(model, calls[0], follow(layer, rest))
-    tensor = only(calls[0].output_tensors, f"Layer {layer.name!r}", "outputs")
+    tensor = only(calls[0].output_tensors, f"Layer {layer.name!r}")
     return keras.Model(model.inputs[0], tensor, name=f"{model.name}_to_{layer.name}")
 
 
 def up_to_logits(model: keras.Model) -> keras.Model:
     """Return the model up to the values before its final softmax or sigmoid."""
-    only(model.outputs, f"Model {model.name!r}", "outputs")
+    check_graph(model)
+    check_probe(model)
+    only(model.outputs, f"Model {model.name!r}")
     last = calls_in(model)[0]
-    layer = last.operation
-    activation = getattr(layer, "activation", None)
+    layer, activation = last.operation, getattr(last.operation, "activation", None)
     if isinstance(layer, keras.Model):
-        check_graph(layer)
-        check_probe(layer)
         inner = up_to_logits(layer)
         return model if inner is layer else and_then(model, last, inner)
     if activation is keras.activations.linear:
         return model
-    if type(layer) in ACTIVATED_LAYERS and activation in SQUASHING:
-        head = PreActivation(layer, dtype=layer.compute_dtype, name="logits")
-        found = and_then(model, last, head)
-        check_probe(model, lambda x, training: activation(found(x, training=training)))
+    if ends_in(layer, SQUASHING):
+        found = before_activation(model, last, "logits")
+        if type(layer) in ACTIVATED_LAYERS:
+            check_probe(model, lambda x, **mode: activation(found(x, **mode)))
         return found
-    if squashes(layer):
-        tensor = only(last.input_tensors, f"Layer {layer.name!r}", "inputs")
-        return keras.Model(model.inputs[0], tensor, name=f"{model.name}_to_logits")
     shown = f" with activation {activation.__name__!r}" if activation else ""
     raise ValueError(
         f"Model {model.name!r} ends in {layer.name!r} ({type(layer).__name__}{shown}), "
@@ -228,13 +233,41 @@ def up_to_logits(model: keras.Model) -> keras.Model:
     )
 
 
-def squashes(layer) -> bool:
-    """Whether a layer or operation of Keras's own is a softmax or sigmoid alone."""
-    if not type(layer).__module__.startswith("keras.") or replaced(layer):
+def ends_in(layer, known: dict) -> bool:
+    """Whether a layer or operation of Keras's own ends in one of some activations."""
+    kind = type(layer)
+    if kind in ACTIVATED_LAYERS:
+        return layer.activation in known
+    if not kind.__module__.startswith("keras.") or replaced(layer):
         return False
-    if type(layer) is keras.layers.Activation:
-        return layer.activation in SQUASHING
-    return type(layer).__name__ in SQUASHING_OPERATIONS
+    if kind is keras.layers.Activation:
+        return layer.activation in known
+    if kind is keras.layers.ReLU:
+        leaks = layer.negative_slope or layer.threshold or layer.max_value is not None
+        return known is RECTIFYING and not leaks
+    return kind.__name__ in known.values()
+
+
+def before_activation(model: keras.Model, last, name: str) -> keras.Model:
+    """Return a model up to what its last call computes before its activation."""
+    layer = last.operation
+    if type(layer) in ACTIVATED_LAYERS:
+        head = PreActivation(layer, dtype=layer.compute_dtype, name=name)
+        return and_then(model, last, head)
+    tensor = only(last.input_tensors, f"Layer {layer.name!r}", "inputs")
+    return keras.Model(model.inputs[0], tensor, name=f"{model.name}_to_{name}")
+
+
+def before_relu(forward):
+    """The part of a network before the ReLU it ends in, and whether it ends in one.
+
+    Where a unit is off, its ReLU has no slope, and hides how far it is from being on.
+    """
+    if runs_its_graph(forward):
+        last = calls_in(forward)[0]
+        if ends_in(last.operation, RECTIFYING) and not replaced(last.operation):
+            return before_activation(forward, last, "before_relu"), True
+    return forward, False
 
 
 def calls_in(model: keras.Model) -> list:
@@ -260,17 +293,6 @@ def and_then(model: keras.Model, call, head: keras.Layer) -> keras.Model:
     return keras.Model(inputs, head(values), name=f"{model.name}_to_{head.name}")
 
 
-def only(tensors: list, owner: str, what: str):
-    """Return the one tensor there is; refuse several."""
-    if len(tensors) == 1:
-        return tensors[0]
-    names = ", ".join(tensor.name for tensor in tensors)
-    raise ValueError(
-        f"{owner} has {len(tensors)} {what} ({names}), and a tap holds one. Choose "
-        "with tap(model, name of a layer), or build keras.Model(model.inputs, tensor)."
-    )
-
-
 @keras.saving.register_keras_serializable(package="netinvert")
 class PreActivation(keras.layers.Wrapper):
     """A layer without its activation, on the very same weights."""
@@ -288,36 +310,6 @@ def without_activation(layer: keras.Layer, inputs):
     vars(linear)["activation"] = keras.activations.linear
     quantized = getattr(layer, "quantization_mode", None) is not None
     return linear.quantized_call(inputs) if quantized else linear.call(inputs)
-
-
-def before_relu(forward):
-    """The part of a network before the ReLU it ends in, and whether it ends in one.
-
-    Where a unit is off, its ReLU has no slope, and hides how far the unit is from
-    being on.
-    """
-    graph = isinstance(forward, keras.Model) and getattr(forward, "inputs", None)
-    if not graph or not runs_its_graph(forward):
-        return forward, False
-    last = calls_in(forward)[0]
-    layer, rectifies = last.operation, plain_relu(last.operation)
-    if rectifies and type(layer) in ACTIVATED_LAYERS:
-        head = PreActivation(layer, dtype=layer.compute_dtype, name="before_relu")
-        return and_then(forward, last, head), True
-    if rectifies:
-        return keras.Model(forward.inputs[0], last.input_tensors[0]), True
-    return forward, False
-
-
-def plain_relu(layer) -> bool:
-    """Whether a layer of Keras's own ends in a ReLU that does not leak or saturate."""
-    if replaced(layer):
-        return False
-    if type(layer) is keras.layers.ReLU:
-        leaks = layer.negative_slope or layer.threshold
-        return not leaks and layer.max_value is None
-    known = (*ACTIVATED_LAYERS, keras.layers.Activation)
-    return type(layer) in known and layer.activation is keras.activations.relu
 
 
 def as_function(forward) -> Callable:
@@ -340,29 +332,16 @@ def as_function(forward) -> Callable:
         )
     if isinstance(forward, keras.Model):
         check_one_input(forward)
-        check_one_output(getattr(forward, "outputs", None) or [None])
+        only(getattr(forward, "outputs", None) or [None])
+    mode = {"training": False} if isinstance(forward, keras.Layer) else {}
 
     def function(batch):
-        if isinstance(forward, keras.Layer):
-            values = forward(batch, training=False)
-        else:
-            values = forward(batch)
-        if isinstance(values, (list, tuple, dict)):
-            check_one_output(list(values))
-            (values,) = values.values() if isinstance(values, dict) else values
-        return values
+        values = forward(batch, **mode)
+        if isinstance(values, dict):
+            values = list(values.values())
+        return only(values) if isinstance(values, (list, tuple)) else values
 
     return function
-
-
-def check_one_output(outputs: list) -> None:
-    """Refuse a forward network with several outputs, and say how to choose."""
-    if len(outputs) != 1:
-        raise ValueError(
-            f"The forward network has {len(outputs)} outputs, and an inversion holds "
-            "one. Choose it with tap(model, name of its layer), or join them in a "
-            "function such as lambda x: tf.concat(model(x), axis=-1)."
-        )
 
 
 def input_shape_of(forward) -> tuple[int, ...] | None:
@@ -377,7 +356,6 @@ def input_shape_of(forward) -> tuple[int, ...] | None:
         shape = forward.inputs[0].shape
     else:  # what Keras noted when a subclassed model was built or first called
         shape = (forward.get_build_config() or {}).get("input_shape")
-    if not isinstance(shape, (tuple, list)) or not shape or None in shape[1:]:
+    if not isinstance(shape, (tuple, list)) or not shape:
         return None
-    known = all(isinstance(n, int) for n in shape[1:])
-    return tuple(shape[1:]) if known else None
+    return tuple(shape[1:]) if all(isinstance(n, int) for n in shape[1:]) else None

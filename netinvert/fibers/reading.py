@@ -6,25 +6,18 @@ And before anything is said about a model, it is run beside its plain layers.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import keras
 import numpy as np
-from scipy.special import softmax
+from keras.activations import leaky_relu, linear, relu, softmax
+from scipy import special
 
+from netinvert import forward
 from netinvert.certificates import Layer
 from netinvert.fibers.layers import Bend, affine_steps
-from netinvert.forward import (
-    Functional,
-    PreActivation,
-    as_function,
-    calls_in,
-    check_graph,
-    replaced,
-    without_activation,
-)
+from netinvert.forward import PreActivation
 
 KNOWN = (
     "Dense, Conv2D, AveragePooling2D, Flatten, Reshape, Dropout, ReLU, LeakyReLU and a "
@@ -32,33 +25,23 @@ KNOWN = (
 )
 IDLE = (keras.layers.InputLayer, keras.layers.Dropout)  # change nothing here
 RESHAPING = (keras.layers.Flatten, keras.layers.Reshape)
-WEIGHTED = (keras.layers.Dense, keras.layers.Conv2D)
 BENDING = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.Softmax)
 BENDS = (*BENDING, keras.layers.Activation)
-CLASSES = (*IDLE, *RESHAPING, *WEIGHTED, *BENDS, PreActivation)
-CLASSES += (keras.layers.AveragePooling2D,)
-MODELS = (keras.Sequential, Functional)
-FLOATS = ("float32", "float64")
+AFFINE = (keras.layers.Dense, keras.layers.Conv2D, keras.layers.AveragePooling2D)
+CLASSES = (*IDLE, *RESHAPING, *AFFINE, *BENDS, PreActivation)
+MODELS = (keras.Sequential, forward.Functional)
+SLOPES = {relu: 0.0, leaky_relu: 0.2}  # the default of Keras's function
 # Every setting of these layers is one that is read, or idle after training, or must be
 # as it stands here. Whatever else Keras may add or switch on is refused.
 READ = set(
     "units filters kernel_size strides padding pool_size activation use_bias "
     "target_shape negative_slope batch_shape dtype".split()
 )
-ASKED = {
-    "data_format": "channels_last",
-    "dilation_rate": (1, 1),
-    "groups": 1,
-    "max_value": None,
-    "threshold": 0,
-    "axis": -1,
-    "quantization_config": None,
-    "sparse": False,
-    "ragged": False,
-    "optional": False,
-}
 IDLE_SETTINGS = ("_initializer", "_regularizer", "_constraint")
 IDLE_SETTINGS += ("name", "trainable", "rate", "seed", "noise_shape")
+ASKED = {"data_format": "channels_last", "dilation_rate": (1, 1), "groups": 1}
+ASKED |= {"max_value": None, "threshold": 0, "axis": -1, "quantization_config": None}
+ASKED |= dict.fromkeys(("sparse", "ragged", "optional"), False)
 ROUNDINGS = 8  # of the size that values would have if nothing cancelled
 
 
@@ -86,8 +69,6 @@ def layers_of(
         Reshape, ReLU, LeakyReLU, Dropout (which does nothing after training) and
         a softmax at the end (which is left away). Activations inside a layer
         become a layer of their own: "h" with a ReLU gives "h before relu", "h".
-        Only Keras's own classes and functions are read, with settings that are all
-        understood; then model and plain layers must agree on probe inputs.
     upto : str, optional
         The last layer wanted. What comes after may be of any kind.
 
@@ -98,8 +79,8 @@ def layers_of(
     Raises
     ------
     ValueError
-        If there is no such layer, if one before it is of another kind or has other
-        settings, or if the model does something else than its plain layers.
+        If there is no such layer, if one before it is not of Keras's own class or has
+        other settings, or if the model does something else than its plain layers.
     """
     if isinstance(model, keras.Model):
         return read(model, upto)
@@ -117,7 +98,7 @@ def read(
             found += step.plain
             if upto in [layer.name for layer in step.plain]:
                 break
-            if step.rest not in (None, keras.activations.softmax):
+            if step.rest not in (None, softmax):
                 name, home = step.rest.__name__, step.rest.__module__
                 raise unsupported(step.layer, f"not the activation {name!r} of {home}")
     except Unsupported as error:
@@ -129,11 +110,7 @@ def read(
             f"network layers_of(network, {found[-1].name!r})."
         ) from None
     found = cut(found, upto)
-    if inputs is None:
-        size, generator = math.prod(model.inputs[0].shape[1:]), np.random.default_rng(0)
-        inputs = np.vstack(
-            [generator.random((4, size)), 3 * generator.normal(size=(4, size))]
-        )
+    inputs = forward.probes(model) if inputs is None else inputs
     confront(model, steps, found, inputs, whole=upto is None)
     return found
 
@@ -141,63 +118,62 @@ def read(
 def cut(layers: Sequence[Layer], upto: str | None) -> list[Layer]:
     """Return the layers up to one of them; refuse a name that two of them have."""
     names = [layer.name for layer in layers]
-    if upto not in (names if upto is not None or not names else [None]):
+    if not names or upto not in (None, *names):
         shown = ", ".join(map(repr, names))
         raise ValueError(f"No layer is called {upto!r}. There are {shown}.")
-    end = len(names) if upto is None else names.index(upto) + 1
-    twice = next((one for one in names[:end] if names[:end].count(one) > 1), None)
-    if twice is not None:
+    names = names if upto is None else names[: names.index(upto) + 1]
+    if len(set(names)) < len(names):
         raise ValueError(
-            f"Two layers are called {twice!r}, so that no statement could name one of "
-            "them. Give them different names."
+            f"Two layers have the same name, among {names}, so that no statement could "
+            "name one of them. Give them different names."
         )
-    return list(layers[:end])
+    return list(layers[: len(names)])
 
 
 def first_affine(model: keras.Model | Sequence[Layer]) -> str:
     """Return the name of the first layer with weights, before its activation."""
-    steps = steps_of(model) if isinstance(model, keras.Model) else [(0, listed(model))]
-    for _, layers, *_ in steps:
-        for layer in layers:
-            if layer.kind in ("dense", "convolution"):
-                return layer.name
+    plain = listed(model)
+    if isinstance(model, keras.Model):
+        plain = (layer for step in steps_of(model) for layer in step.plain)
+    for layer in plain:
+        if layer.kind in ("dense", "convolution"):
+            return layer.name
     raise ValueError("The network has no layer with weights.")
 
 
 def listed(layers) -> Sequence[Layer]:
-    if isinstance(layers, Sequence) and all(isinstance(one, Layer) for one in layers):
-        return layers
-    raise ValueError(
-        "exact statements need a Keras model or a list of certificates.Layer, got "
-        f"{type(layers).__name__}"
-    )
+    known = isinstance(layers, Sequence) and all(type(one) is Layer for one in layers)
+    if not isinstance(layers, keras.Model) and not (known and layers):
+        raise ValueError(
+            "exact statements need a Keras model or a list of certificates.Layer, got "
+            f"{type(layers).__name__}"
+        )
+    return layers
 
 
 def steps_of(model: keras.Model) -> Iterator[Step]:
     """Translate a Keras model layer by layer, and stop at what has no translation."""
-    check_graph(model)
+    forward.check_graph(model)
     if type(model) not in MODELS:
-        raise unsupported(
-            model, "Sequential and functional models of Keras's own class"
-        )
-    calls = calls_in(model)
-    before, ended = None, None
+        raise unsupported(model, "models of Keras's own class only")
+    calls, before, ended = forward.calls_in(model), None, None
     for call in reversed(calls):
         check_call(call, before, calls, model)
         (before,) = call.outputs
-        layer, shape = call.operation, tuple(before.shape[1:])
+        layer = call.operation
         check_settings(layer)
+        if type(layer) in IDLE:
+            continue
         if isinstance(layer, keras.Model):
             inner = steps_of(layer)
-        elif type(layer) in IDLE:
-            continue
         else:
-            inner = [plain(layer, tuple(call.input_tensors[0].shape[1:]), shape)]
+            shapes = [tuple(t.shape[1:]) for t in (call.input_tensors[0], before)]
+            inner = [plain(layer, *shapes)]
         for step in inner:
             if ended is not None:
                 raise unsupported(ended, "a softmax only as the very last step")
             yield step
-            if step.rest is keras.activations.softmax:
+            if step.rest is softmax:
                 ended = step.layer
 
 
@@ -225,17 +201,14 @@ def check_settings(layer: keras.Layer) -> None:
     """Refuse another class than Keras's own, and any setting that is not read here."""
     if type(layer) not in (*CLASSES, *MODELS):
         raise unsupported(layer, f"only {KNOWN}, each of Keras's own class")
-    if replaced(layer):
+    if forward.replaced(layer):
         raise unsupported(layer, "no layer whose call was replaced")
-    policy = layer.dtype_policy
-    types = {
-        policy.compute_dtype,
-        policy.variable_dtype,
-        *(w.dtype for w in layer.weights),
-    }
-    types = {layer.dtype} if type(layer) is keras.layers.InputLayer else types
+    policy, types = layer.dtype_policy, {layer.dtype}
+    if type(layer) is not keras.layers.InputLayer:
+        types = {policy.compute_dtype, *(weight.dtype for weight in layer.weights)}
+        types.add(policy.variable_dtype)
     plainly = type(policy) is keras.DTypePolicy and layer.quantization_mode is None
-    if not plainly or len(types) > 1 or not types <= set(FLOATS):
+    if not plainly or len(types) > 1 or not types <= {"float32", "float64"}:
         raise unsupported(layer, f"float32 or float64 throughout, not {policy.name!r}")
     if isinstance(layer, (keras.Model, PreActivation)):
         return
@@ -245,8 +218,7 @@ def check_settings(layer: keras.Layer) -> None:
         if not read or wanted != value:
             raise unsupported(layer, f"no setting {key}={value!r:.60}")
     own = [getattr(layer, name, None) for name in ("kernel", "bias")]
-    own = [weight for weight in own if weight is not None]
-    if [id(w) for w in own] != [id(w) for w in layer.weights]:
+    if [id(w) for w in own if w is not None] != [id(w) for w in layer.weights]:
         names = [weight.name for weight in layer.weights]
         raise unsupported(layer, f"no other weights than kernel and bias, not {names}")
 
@@ -257,33 +229,31 @@ def plain(layer: keras.Layer, given: tuple, shape: tuple) -> Step:
     if type(layer) is PreActivation:
         layer, activation = layer.layer, None
         check_settings(layer)
-    bend = bend_of(layer, layer if type(layer) in BENDING else activation)
-    name, rest = layer.name, None
-    if isinstance(bend, Bend):
-        name = f"{layer.name} before relu"
-    elif bend is not None:  # what comes before it can still be told
-        name, rest = f"{layer.name} before {title(bend)}", bend
-    found = [] if type(layer) in BENDS else [weights_of(layer, name, given, shape)]
-    if isinstance(bend, Bend):
-        found.append(Layer(layer.name, "relu", shape, slope=bend.slope))
+    slope, rest = bend_of(layer if type(layer) in BENDING else activation)
+    name, found = layer.name, []
+    if slope is not None:
+        name += " before relu"
+    elif rest is not None:  # what comes before it can still be told
+        name += f" before {title(rest)}"
+    if type(layer) not in BENDS:
+        found.append(weights_of(layer, name, given, shape))
+    if slope is not None:
+        found.append(Layer(layer.name, "relu", shape, slope=slope))
     return Step(own, found, rest)
 
 
-def bend_of(layer: keras.Layer, activation) -> Bend | object:
-    """Return the bend of a layer, None where it has none, or another activation."""
+def bend_of(activation) -> tuple[float | None, object]:
+    """Return the slope of a ReLU, or what else an activation is; None if linear."""
     if isinstance(activation, keras.Layer):
         check_settings(activation)
         if type(activation) is keras.layers.Softmax:
-            return keras.activations.softmax
+            return None, softmax
         if type(activation) in BENDING:
-            return Bend(layer.name, float(activation.negative_slope))
-    slopes = {keras.activations.relu: 0.0, keras.activations.leaky_relu: 0.2}
-    if activation in (None, keras.activations.linear):
-        return None
-    for known, slope in slopes.items():  # 0.2 is the function's default in Keras
+            return float(activation.negative_slope), None
+    for known, slope in SLOPES.items():
         if activation is known:
-            return Bend(layer.name, slope)
-    return activation
+            return slope, None
+    return None, None if activation is linear else activation
 
 
 def title(function) -> str:
@@ -294,20 +264,19 @@ def weights_of(layer: keras.Layer, name: str, given: tuple, shape: tuple) -> Lay
     """Return the affine part of a layer."""
     if type(layer) in RESHAPING:
         return Layer(name, "reshape", shape)
-    kind, settings = "average", {}
-    if type(layer) in WEIGHTED:
-        kernel, *bias = layer.get_weights()
-        if not all(np.isfinite(array).all() for array in (kernel, *bias)):
+    size, settings = getattr(layer, "pool_size", None), {}
+    if size is None:
+        kernel, bias = (*layer.get_weights(), np.zeros(shape[-1], "float32"))[:2]
+        settings = {"kernel": kernel, "bias": bias}
+        if not all(np.isfinite(array).all() for array in (kernel, bias)):
             raise unsupported(layer, "only weights that are finite numbers")
-        bias = bias[0] if bias else np.zeros(shape[-1], "float32")
-        if type(layer) is keras.layers.Dense:
-            if len(given) != 1:
-                raise unsupported(layer, "Dense on vectors only: flatten first")
-            return Layer(name, "dense", shape, kernel, bias)
-        kind, settings = "convolution", {"kernel": kernel, "bias": bias}
-    window = layer.kernel_size if kind == "convolution" else layer.pool_size
-    settings |= {"window": tuple(window), "strides": tuple(layer.strides)}
-    return Layer(name, kind, shape, padding=layer.padding, **settings)
+    if type(layer) is keras.layers.Dense:
+        if len(given) != 1:
+            raise unsupported(layer, "Dense on vectors only: flatten first")
+        return Layer(name, "dense", shape, **settings)
+    settings["window"] = tuple(size or layer.kernel_size)
+    settings |= {"strides": tuple(layer.strides), "padding": layer.padding}
+    return Layer(name, "average" if size else "convolution", shape, **settings)
 
 
 def confront(
@@ -328,29 +297,23 @@ def confront(
             break
         if step.rest is not None or len(mine) < len(step.plain):
             own = keras.ops.cast(own, step.layer.compute_dtype)
-            own = without_activation(step.layer, own)
+            own = forward.without_activation(step.layer, own)
         else:
             own = step.layer(own, training=False)
-        exact, size = advance(affine_steps(mine, shape), exact, size)
+        for piece in affine_steps(mine, shape):
+            exact = piece(exact)
+            if isinstance(piece, Bend):
+                size = size * max(1.0, abs(piece.slope))
+            else:
+                size = (size @ abs(piece.matrix) + abs(piece.bias)) / piece.divisor
         shape = tuple(mine[-1].shape)
         part(step.layer, own, exact, eps * size)
     if whole:
         if steps[-1].rest is not None:
             exact, size = (a.reshape(-1, shape[-1]) for a in (exact, size))
-            exact, size = softmax(exact, axis=1), 1 + size.max(axis=1, keepdims=True)
-        part(model, as_function(model)(start), exact, eps * size)
-
-
-def advance(pieces, values: np.ndarray, size: np.ndarray) -> tuple:
-    """Take values through affine maps and bends, and their size if nothing cancels."""
-    for piece in pieces:
-        if isinstance(piece, Bend):
-            values = np.where(values > 0, values, piece.slope * values)
-            size = size * max(1.0, abs(piece.slope))
-        else:
-            values = (values @ piece.matrix + piece.bias) / piece.divisor
-            size = (size @ abs(piece.matrix) + abs(piece.bias)) / piece.divisor
-    return values, size
+            exact = special.softmax(exact, axis=1)
+            size = 1 + size.max(axis=1, keepdims=True)
+        part(model, forward.as_function(model)(start), exact, eps * size)
 
 
 def part(layer: keras.Layer, own, mine: np.ndarray, allowed: np.ndarray) -> None:
