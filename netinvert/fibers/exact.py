@@ -41,10 +41,9 @@ def certify(
 ) -> Certificate:
     """Make the output of a twin exactly that of x, and write the certificate.
 
-    As many pixels as there are independent equations are solved for in exact
-    arithmetic, by python-flint; they move by about the size of a rounding error.
-    ``on`` and ``jacobian`` are of the cell of ``found`` (n,). Infeasible if too few
-    pixels have room, or the answer has crossed a wall by the last digits.
+    As many pixels as there are independent equations are solved for by python-flint;
+    they move by about a rounding error. ``on`` and ``jacobian`` are of the cell of
+    ``found`` (n,). Infeasible if too few pixels have room, or a wall was crossed.
     """
     low, high = bounds
     columns, rows = pivots(jacobian, (found > low + ROOM) & (found < high - ROOM))
@@ -64,8 +63,8 @@ def certify(
     values = tuple(Fraction(value, scale * below) for value in wanted)
     check(whole, twin, values, bounds)
     return Certificate(
-        layer=layers[-1].name,
-        values=values,
+        layers[-1].name,
+        values,
         first=tuple(Fraction(value, below) for value in first),
         second=tuple(twin),
         shape=tuple(shape),
@@ -80,15 +79,12 @@ def check(whole, twin: list[Fraction], values: tuple, bounds) -> None:
     below = math.lcm(*(pixel.denominator for pixel in twin))
     numerators = [pixel.numerator * (below // pixel.denominator) for pixel in twin]
     reached, scale, _ = exact(whole, None, numerators, below, [])
-    same = all(
-        value == wanted * scale * below
-        for value, wanted in zip(reached, values, strict=True)
-    )
+    pairs = zip(reached, values, strict=True)
+    same = all(value == wanted * scale * below for value, wanted in pairs)
     if not same or min(twin) < bounds[0] or max(twin) > bounds[1]:
         raise Infeasible(
-            "the twin that was found lies on a wall, and on its wrong side by the last "
-            "digits, so that no exact statement holds. Move x a little, or ask for "
-            "another picture"
+            "the twin that was found lies on a wall, by its last digits on the wrong "
+            "side. Move x a little, or ask for another picture"
         )
 
 
@@ -124,9 +120,8 @@ def exact(
 ) -> tuple[list[int], int, list[list[int]]]:
     """Compute outputs and chosen columns of the Jacobian in a cell, in integers.
 
-    Without a cell it is that of the input, by the exact sign of every unit. The
-    values are above the denominator ``scale * below``, the directions, one per
-    column, above ``scale``.
+    Without a cell, by the exact sign of every unit. The values are above the
+    denominator ``scale * below``, the directions, one per column, above ``scale``.
     """
     values = fmpz_mat(1, len(numerators), numerators)
     directions, scale, remaining = None, 1, iter(on or [])

@@ -1,8 +1,7 @@
 """A ReLU network as a piecewise-linear one: affine maps, and bends between them.
 
-As long as every unit stays on its side of zero, the whole network is one affine map.
-The inputs for which it does so form an activation region ("cell"), bounded by one wall
-per unit.
+As long as every unit stays on its side of zero, the network is one affine map. The
+inputs for which it does so form an activation region ("cell"), with a wall per unit.
 """
 
 from __future__ import annotations
@@ -24,12 +23,18 @@ class Affine(NamedTuple):
     bias: np.ndarray
     divisor: int
 
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return (x @ self.matrix + self.bias) / self.divisor
+
 
 class Bend(NamedTuple):
     """The map x -> x where x > 0, slope * x elsewhere."""
 
     name: str
     slope: float
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return np.where(x > 0, x, self.slope * x)
 
 
 class Cell(NamedTuple):
@@ -49,20 +54,19 @@ def check_input(
 ) -> np.ndarray:
     """Return one input as float64; refuse a wrong shape or a value out of bounds."""
     x = np.asarray(x, "float64")
-    first = next((one for one in layers if one.kernel is not None), None)
-    fits = first is None or first.kind != "dense" or x.size == len(first.kernel)
-    if first is not None and first.kind == "convolution":
+    first = next((one for one in layers if one.kernel is not None), layers[-1])
+    fits = x.ndim < 4 and (x.ndim != 2 or len(x) > 1)
+    if first.kind == "dense":
+        fits = fits and x.size == len(first.kernel)
+    elif first.kind == "convolution":
         fits = x.ndim == 3 and x.shape[-1] == first.kernel.shape[2]
-    batch = x.ndim > 3 or (x.ndim == 2 and len(x) == 1)
-    if not fits or batch:
+    if not fits:
         raise ValueError(
             f"one input is needed, as layer {first.name!r} takes it (kernel of shape "
-            f"{first.kernel.shape}), without a batch axis; got shape {x.shape}"
+            f"{np.shape(first.kernel)}), without a batch axis; got shape {x.shape}"
         )
     if not np.isfinite(x).all():
-        raise ValueError(
-            "x and the picture must be finite, but one of them holds NaN or infinity"
-        )
+        raise ValueError("x and the picture must be finite: no NaN and no infinity")
     if bounds is not None and (x.min() < bounds[0] or x.max() > bounds[1]):
         raise ValueError(
             f"x reaches from {x.min():g} to {x.max():g}, outside the bounds {bounds}: "
@@ -92,34 +96,33 @@ def affine_steps(
 
 def sliding(layer: Layer, shape: tuple[int, ...]) -> Affine:
     """Write a convolution or an average as a matrix."""
-    inside, outside = np.arange(math.prod(shape)), np.arange(math.prod(layer.shape))
-    inside, outside = inside.reshape(shape), outside.reshape(layer.shape)
-    matrix = np.zeros((inside.size, outside.size))
-    (rows, columns, _), (down, across) = layer.shape, layer.strides
-    top, left = (
-        max((out - 1) * stride + window - size, 0) // 2 * (layer.padding == "same")
-        for out, stride, window, size in zip(
-            layer.shape, layer.strides, layer.window, shape, strict=False
-        )
-    )
+    inside = padded = np.arange(math.prod(shape)).reshape(shape)
+    outside = np.arange(math.prod(layer.shape)).reshape(layer.shape)
+    if layer.padding == "same":
+        sizes = zip(shape, layer.shape, layer.strides, layer.window, strict=False)
+        missing = [
+            max((out - 1) * by + seen - size, 0) for size, out, by, seen in sizes
+        ]
+        margins = [(n // 2, n - n // 2) for n in (*missing, 0)]
+        padded = np.pad(inside, margins, constant_values=-1)
+    seen = np.lib.stride_tricks.sliding_window_view(padded, layer.window, (0, 1))
+    seen = seen[:: layer.strides[0], :: layer.strides[1]]
+    matrix = np.zeros((inside.size + 1, outside.size))  # the last row is the margin's
     for i, j in np.ndindex(*layer.window):
-        row, column = np.arange(rows) * down + i - top, np.arange(columns) * across + j
-        column = column - left
-        keep = np.flatnonzero((row >= 0) & (row < shape[0]))
-        keep_too = np.flatnonzero((column >= 0) & (column < shape[1]))
-        seen = inside[np.ix_(row[keep], column[keep_too])]
-        target = outside[np.ix_(keep, keep_too)]
         if layer.kind == "average":
-            matrix[seen, target] = 1
+            matrix[seen[..., i, j], outside] = 1
         else:
-            matrix[seen[..., :, None], target[..., None, :]] = layer.kernel[i, j]
+            places = seen[..., :, None, i, j], outside[..., None, :]
+            matrix[places] = layer.kernel[i, j]
+    matrix = matrix[:-1]
     if layer.kind == "convolution":
-        bias = np.tile(layer.bias.astype("float64"), rows * columns)
+        bias = np.tile(layer.bias.astype("float64"), math.prod(layer.shape[:2]))
         return Affine(layer.name, matrix, bias, 1)
     counts = matrix.sum(axis=0).astype(int)
     divisor = math.lcm(*counts.tolist())
-    matrix *= divisor // counts
-    return Affine(layer.name, matrix, np.zeros(outside.size), divisor)
+    return Affine(
+        layer.name, matrix * (divisor // counts), np.zeros(outside.size), divisor
+    )
 
 
 def pattern(steps: Sequence[Affine | Bend], x: np.ndarray) -> list[np.ndarray]:
@@ -128,16 +131,16 @@ def pattern(steps: Sequence[Affine | Bend], x: np.ndarray) -> list[np.ndarray]:
     for step in steps:
         if isinstance(step, Bend):
             on.append(x > 0)
-            x = np.where(x > 0, x, step.slope * x)
-        else:
-            x = (x @ step.matrix + step.bias) / step.divisor
+        x = step(x)
     return on
 
 
 def cell(steps: Sequence[Affine | Bend], on: Sequence[np.ndarray], size: int) -> Cell:
     """Return the cell in which the given units are on, for inputs of a size."""
-    jacobian, offset, walls, heights = None, np.zeros(size), [], []
-    remaining = iter(on)
+    if not steps or isinstance(steps[0], Bend):
+        raise ValueError("The network must begin with a layer that has weights.")
+    jacobian, offset, remaining = None, np.zeros(size), iter(on)
+    walls, heights = [np.empty((0, size))], [np.empty(0)]
     for step in steps:
         if isinstance(step, Bend):
             units = next(remaining)
@@ -149,8 +152,5 @@ def cell(steps: Sequence[Affine | Bend], on: Sequence[np.ndarray], size: int) ->
         else:
             matrix = step.matrix.T / step.divisor
             jacobian = matrix if jacobian is None else matrix @ jacobian
-            offset = (offset @ step.matrix + step.bias) / step.divisor
-    if jacobian is None or (isinstance(steps[0], Bend)):
-        raise ValueError("The network must begin with a layer that has weights.")
-    walls = np.concatenate([np.empty((0, size)), *walls])
-    return Cell(jacobian, offset, walls, np.concatenate([np.empty(0), *heights]))
+            offset = step(offset)
+    return Cell(jacobian, offset, np.concatenate(walls), np.concatenate(heights))

@@ -12,7 +12,7 @@ from scipy.linalg import qr
 
 from netinvert import plots
 from netinvert.certificates import Layer
-from netinvert.fibers.layers import Affine, Bend, affine_steps, check_input
+from netinvert.fibers.layers import Bend, affine_steps, check_input
 from netinvert.fibers.polytope import one_thread
 from netinvert.fibers.reading import layers_of, steps_of
 
@@ -27,27 +27,21 @@ class Ledger:
     Attributes
     ----------
     layers : list of L str
-    widths : int array (L,)
-        Units.
+    widths, dead : int arrays (L,)
+        Units, and how many of them are off at all of the inputs given.
     ranks : int array (L, N)
         Rank of the Jacobian at each of N inputs.
     invisible : float array (L, N)
         Share of the data's variance in the Jacobian's null space there.
-    on : float array (L, N)
-        Share of the units that are on; 1 before a ReLU.
-    dead, always : int arrays (L,)
-        Units that are off, and on, at all of the inputs given.
     size : int
         Numbers in an input.
     """
 
     layers: list[str]
     widths: np.ndarray
+    dead: np.ndarray
     ranks: np.ndarray
     invisible: np.ndarray
-    on: np.ndarray
-    dead: np.ndarray
-    always: np.ndarray
     size: int
 
     @property
@@ -57,8 +51,7 @@ class Ledger:
 
     def __str__(self) -> str:
         wide = max(map(len, self.layers))
-        head = f"{'':{wide}}  width   rank (least-most)  fibre  invisible  dead"
-        lines = [head]
+        lines = [f"{'':{wide}}  width   rank (least-most)  fiber  invisible  dead"]
         for k, name in enumerate(self.layers):
             ranks, fiber = self.ranks[k], self.fibers[k].mean()
             spread = f"{ranks.mean():.1f} ({ranks.min()}-{ranks.max()})"
@@ -121,8 +114,7 @@ def ledger(
     -----
     UserWarning
         If a point lies on a wall between activation regions, as blank paper does in
-        a network without biases. There is no Jacobian there: what is booked holds on
-        the side where the unit is off, and a step to the other side changes more.
+        a network without biases: what is booked holds where the unit is off.
     """
     inputs, layers = np.asarray(inputs, "float64"), layers_of(network)
     check_data(layers, inputs, points)
@@ -135,67 +127,50 @@ def ledger(
     centred = values - values.mean(axis=0)
     total, spread = (centred**2).sum(), centred @ basis
     spread = spread.T @ spread
-    jacobians = basis[None]
-    books = {}
-    walled = np.zeros(points, bool)
+    jacobians, books, walled = basis[None], {}, np.zeros(points, bool)
     for step in steps:
         if isinstance(step, Bend):
             walled |= on_walls(values[:points], jacobians)
-        values, jacobians = advance(step, values, jacobians, points)
-        seen = look(jacobians, spread, points)
-        on = values > 0 if isinstance(step, Bend) else np.ones_like(values, bool)
-        books[step.name] = (seen, on)
+            factors = np.where(values[:points] > 0, 1.0, step.slope)
+            jacobians = factors[:, :, None] * jacobians
+        else:
+            jacobians = step.matrix.T @ jacobians / step.divisor
+        values = step(values)
+        dead = (values <= 0).all(axis=0).sum() if isinstance(step, Bend) else 0
+        books[step.name] = (values.shape[1], dead, look(jacobians, spread, points))
     if walled.any():
         warnings.warn(
             f"{walled.sum()} of {points} points lie on a wall, where a unit is at 0 "
             "exactly and turns on in one direction: there the network has no Jacobian, "
-            "and rank, fiber and invisible share hold on one side only. Keep the books "
-            "at inputs moved a little at random, or give the network biases.",
+            "and the books hold on one side only. Move the inputs a little at random, "
+            "or give the network biases.",
             stacklevel=3,
         )
     if ends_in_softmax(network):  # each group loses the sum of its directions
         groups = jacobians.reshape(
-            len(jacobians), -1, layers[-1].shape[-1], basis.shape[1]
+            len(jacobians), -1, layers[-1].shape[-1], len(spread)
         )
         jacobians = (groups - groups.mean(axis=2, keepdims=True)).reshape(
             jacobians.shape
         )
-        seen = look(jacobians, spread, points)
-        books["softmax"] = (seen, np.ones_like(values, bool))
-    seen = np.array([seen for seen, _ in books.values()])
-    return Ledger(
-        layers=list(books),
-        widths=np.array([on.shape[1] for _, on in books.values()]),
-        ranks=seen[..., 0].astype(int),
-        invisible=np.clip(1 - seen[..., 1] / total, 0, 1),
-        on=np.array([on[:points].mean(axis=1) for _, on in books.values()]),
-        dead=np.array([(~on).all(axis=0).sum() for _, on in books.values()]),
-        always=np.array([on.all(axis=0).sum() for _, on in books.values()]),
-        size=size,
-    )
+        books["softmax"] = (values.shape[1], 0, look(jacobians, spread, points))
+    widths, dead, seen = map(np.array, zip(*books.values(), strict=True))
+    invisible = np.clip(1 - seen[..., 1] / total, 0, 1)
+    ranks = seen[..., 0].astype(int)
+    return Ledger(list(books), widths, dead, ranks, invisible, size)
 
 
 def check_data(layers: Sequence[Layer], inputs: np.ndarray, points: int) -> None:
     """Refuse data in which there is nothing to count."""
     if inputs.ndim < 2 or len(inputs) < 2 or points < 1:
         raise ValueError(
-            "the books are kept over two inputs at least, in an array (M, "
-            f"*input_shape), and at one point at least; got shape {inputs.shape} and "
-            f"points={points}"
+            "the books are kept over two inputs at least, (M, *input_shape), and one "
+            f"point at least; got shape {inputs.shape} and points={points}"
         )
     for one in (inputs.min(axis=0), inputs.max(axis=0)):  # finite if all inputs are
         check_input(layers, one, None)
     if not np.ptp(inputs, axis=0).any():
         raise ValueError("all inputs are the same: there is no variance to share out")
-
-
-def advance(step: Affine | Bend, values, jacobians, points: int):
-    """Take values (M, k) and Jacobians (N or 1, k, n) through one step."""
-    if isinstance(step, Affine):
-        values = (values @ step.matrix + step.bias) / step.divisor
-        return values, step.matrix.T @ jacobians / step.divisor
-    factors = np.where(values > 0, 1.0, step.slope)
-    return factors * values, factors[:points, :, None] * jacobians
 
 
 def look(jacobians: np.ndarray, spread: np.ndarray, points: int) -> np.ndarray:
@@ -217,7 +192,5 @@ def on_walls(values: np.ndarray, jacobians: np.ndarray) -> np.ndarray:
 
 
 def ends_in_softmax(network) -> bool:
-    if not isinstance(network, keras.Model):
-        return False
-    *_, last = steps_of(network)
-    return last.rest is keras.activations.softmax
+    plain = not isinstance(network, keras.Model)
+    return not plain and [*steps_of(network)][-1].rest is keras.activations.softmax

@@ -46,17 +46,14 @@ def nearest(
 ) -> np.ndarray:
     """Return the point of a polytope that is closest to a target.
 
-    Every row has a price, and the point is what remains of the target, moved along
-    the rows by their prices and cut off at the box. Newton's method finds the
-    prices at which all rows are fulfilled: the dual of the projection is concave,
-    piecewise quadratic, and has one variable per row.
+    A projected Newton method (Bertsekas 1982) on the dual, which is concave,
+    piecewise quadratic, and has one variable per row, its price: the point is what
+    remains of the target, moved along the rows by their prices and cut off at the
+    box. With more rows than numbers the dual is the larger problem, and many walls
+    nearly coincide: then, or where it does not settle, :func:`nearest_inside`.
 
     Infeasible if there is none within ``reach``: the dual proves it, whose value is
     never above half the squared distance. RuntimeError if neither method settles.
-
-    A projected Newton method (Bertsekas 1982) on the dual. With more rows than
-    numbers the dual is the larger problem, and many walls nearly coincide: then, or
-    where Newton's method does not settle, :func:`nearest_inside` takes over.
     """
     lengths = np.linalg.norm(polytope.rows, axis=1)
     lengths[lengths == 0] = 1
@@ -115,25 +112,18 @@ def no_point(polytope: Polytope, limited: bool) -> str:
 
 
 def linear_program(polytope: Polytope, cost: np.ndarray):
-    """Minimise cost @ x in a polytope with SciPy's HiGHS."""
+    """Minimize cost @ x in a polytope with SciPy's HiGHS."""
     rows, values, equal, low, high = polytope
-    return linprog(
-        cost,
-        A_ub=-rows[~equal],
-        b_ub=-values[~equal],
-        A_eq=rows[equal],
-        b_eq=values[equal],
-        bounds=(low, high),
-    )
+    above = {"A_ub": -rows[~equal], "b_ub": -values[~equal]}
+    on = {"A_eq": rows[equal], "b_eq": values[equal]}
+    return linprog(cost, **above, **on, bounds=(low, high))
 
 
 def extremes(polytope: Polytope, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the smallest and the largest value of every coordinate.
 
-    A point that is found by pulling at some coordinates is a witness for all of
-    them: what touches the box there need not be looked at again.
-
-    ``start`` (n,) is any point of the polytope.
+    A point found by pulling at some coordinates is a witness for all: what touches
+    the box there need not be looked at again. ``start`` (n,) is any point inside.
     """
     everything = np.arange(len(start))
     ends = []
@@ -155,7 +145,7 @@ def extremes(polytope: Polytope, start: np.ndarray) -> tuple[np.ndarray, np.ndar
 def center(polytope: Polytope) -> np.ndarray:
     """Return a point that keeps a distance from every wall and from the box.
 
-    It is the closest to mid-grey among those that keep the largest distance of a
+    It is the closest to mid-grey of those with the largest distance that there is: a
     quarter of the box, an eighth, a sixteenth and so on.
     """
     rows, values, equal, low, high = polytope
@@ -177,13 +167,12 @@ def hit_and_run(
 ) -> np.ndarray:
     """Walk at random: over and over, to a random place on a random line.
 
-    Hit-and-run (Smith 1984) from points (N, n) inside, each the start of a walk of
-    its own: after many steps the ends are uniform in the polytope.
+    Hit-and-run (Smith 1984), one walk from each of the points (N, n) inside: after
+    many steps the ends are uniform in the polytope.
     """
     rows, values, equal, low, high = polytope
     generator = np.random.default_rng(seed)
-    _, sizes, seen = np.linalg.svd(rows[equal], full_matrices=False)
-    seen = seen[sizes > 1e-10 * sizes.max(initial=0)]
+    seen = row_space(rows[equal])
     edges, heights = rows[~equal], values[~equal]
     points = starts.copy()
     for _ in range(steps):
@@ -199,21 +188,25 @@ def hit_and_run(
     return points
 
 
+def row_space(matrix: np.ndarray) -> np.ndarray:
+    """Return an orthonormal basis (rank, n) of what the rows of a matrix span."""
+    _, sizes, rows = np.linalg.svd(matrix, full_matrices=False)
+    return rows[sizes > 1e-10 * sizes.max(initial=0)]
+
+
 def nearest_inside(polytope: Polytope, target: np.ndarray) -> np.ndarray | None:
     """Return the point of a polytope closest to a target; None if none is found.
 
-    Clarabel's interior point method: a step costs much more than one of Newton's
-    method on the dual, but twenty or thirty of them are enough, also where hundreds
-    of walls meet at nearly the same place.
+    Clarabel's interior point method: a step costs much more than one of Newton's on
+    the dual, but thirty are enough, also where hundreds of walls nearly meet.
     """
     rows, values, equal, low, high = polytope
     unit, ones = sparse.eye_array(len(target)), np.ones(len(target))
     matrix = sparse.vstack([rows[equal], -rows[~equal], unit, -unit], format="csc")
     limits = [values[equal], -values[~equal], high * ones, -low * ones]
-    cones = [
-        clarabel.ZeroConeT(int(equal.sum())),
-        clarabel.NonnegativeConeT(int((~equal).sum()) + 2 * len(target)),
-    ]
+    count = int(equal.sum())
+    above = len(equal) - count + 2 * len(target)
+    cones = [clarabel.ZeroConeT(count), clarabel.NonnegativeConeT(above)]
     settings = clarabel.DefaultSettings()
     settings.verbose, settings.max_threads = False, 1
     settings.tol_feas = settings.tol_gap_abs = settings.tol_gap_rel = TOLERANCE

@@ -34,11 +34,10 @@ def collision(
 ) -> Certificate:
     """Find the input closest to a picture that the first layer cannot tell from x.
 
-    The first layer's values are equal before its activation, so everything after
-    it is equal as well, whatever it may be.
+    The first layer (Dense or Conv2D) has equal values before its activation, so
+    everything after it is equal as well, whatever it may be.
 
-    Parameters, answer and errors are those of :func:`metamer`; the first layer with
-    weights is Dense or Conv2D.
+    Parameters, answer and errors are those of :func:`metamer`.
     """
     return metamer(network, x, toward, first_affine(network), bounds)
 
@@ -85,21 +84,18 @@ def metamer(
         If no other input in the bounds has the same values.
     """
     check_count("crossings", crossings, 0)
-    layers = layers_of(network, layer)
-    check_bounds(bounds)
-    x, toward = check_input(layers, x, bounds), check_input(layers, toward, None)
-    if x.shape != toward.shape:
+    layers, x, steps, on, here = around(network, x, layer, bounds)
+    toward, shape = check_input(layers, toward, None), x.shape
+    if shape != toward.shape:
         raise ValueError(
-            f"the picture needs the shape {x.shape} of x, got {toward.shape}"
+            f"the picture needs the shape {shape} of x, got {toward.shape}"
         )
-    shape, x, toward = x.shape, x.ravel(), toward.ravel()
-    steps = affine_steps(layers, shape)
-    on = pattern(steps, x)
-    outputs, here = run(steps, x), cell(steps, on, x.size)
+    x, toward, name = x.ravel(), toward.ravel(), layers[-1].name
+    outputs = here.jacobian @ x + here.offset
     if independent(here.jacobian.T)[1] == x.size:
         raise Infeasible(
-            f"no other input in this cell has the same values at {layers[-1].name!r}: "
-            f"the layer is injective there, its Jacobian has the full rank {x.size}"
+            f"no other input in this cell has the same values at {name!r}: the layer "
+            f"is injective there, its Jacobian has the full rank {x.size}"
         )
     try:
         found = polytope.nearest(within(here, outputs, None, bounds), toward)
@@ -119,8 +115,8 @@ def metamer(
         on, here, found = beyond, there, better
     if np.allclose(found, x, rtol=0, atol=MARGIN):
         raise Infeasible(
-            f"of all inputs in this cell with the same values at {layers[-1].name!r}, "
-            "x itself is the closest to the picture. Ask for another picture"
+            f"of all inputs in this cell with the same values at {name!r}, x itself is "
+            "the closest to the picture. Ask for another picture"
         )
     proof = certify(layers, steps, on, here.jacobian, x, found, shape, bounds)
     if isinstance(network, keras.Model):  # it must agree, here too
@@ -136,22 +132,11 @@ def fiber(
 ) -> Polytope:
     """Return all inputs in the cell of x with the same output: a polytope.
 
-    Parameters
-    ----------
-    network, x, layer, bounds
-        As for :func:`metamer`.
-
-    Returns
-    -------
-    Polytope
-        For :mod:`netinvert.fibers.polytope`, over flat inputs.
+    Its points are flat inputs. Parameters are those of :func:`metamer`.
     """
-    layers = layers_of(network, layer)
-    check_bounds(bounds)
-    x = check_input(layers, x, bounds)
-    steps, x = affine_steps(layers, x.shape), x.ravel()
-    here = cell(steps, pattern(steps, x), x.size)
-    return within(here, run(steps, x), x, bounds)
+    _, x, _, _, here = around(network, x, layer, bounds)
+    x = x.ravel()
+    return within(here, here.jacobian @ x + here.offset, x, bounds)
 
 
 @polytope.one_thread
@@ -164,12 +149,7 @@ def widths(
     """Return the smallest and the largest value that each pixel can take.
 
     The output stays the same, and the input in the cell of x; all other pixels
-    may change as well.
-
-    Parameters
-    ----------
-    network, x, layer, bounds
-        As for :func:`metamer`.
+    may change as well. Parameters are those of :func:`metamer`.
 
     Returns
     -------
@@ -190,12 +170,12 @@ def samples(
     steps: int = 200,
     seed: int = 0,
 ) -> np.ndarray:
-    """Draw inputs at random that have the same output as x.
+    """Draw inputs at random that have the same output as x, and lie in its cell.
 
     Parameters
     ----------
     network, x, layer, bounds
-        As for :func:`metamer`; the samples stay in the cell of x.
+        As for :func:`metamer`.
     count : int
     steps : int
         Length of the random walk that ends in a sample.
@@ -226,12 +206,11 @@ def split(
 
     Parameters
     ----------
-    network : keras.Model or sequence of Layer
+    network, layer
+        As for :func:`metamer`.
     inputs : array (N, *input_shape)
         Differences of inputs from a common picture may be split just as well,
         where the layer is before the first ReLU.
-    layer : str, optional
-        The last when left out: the logits.
 
     Returns
     -------
@@ -245,8 +224,7 @@ def split(
     steps, seen = affine_steps(layers, inputs.shape[1:]), []
     for x in inputs.reshape(len(inputs), -1):
         jacobian = cell(steps, pattern(steps, x), x.size).jacobian
-        _, sizes, rows = np.linalg.svd(jacobian, full_matrices=False)
-        rows = rows[sizes > 1e-10 * sizes.max(initial=0)]
+        rows = polytope.row_space(jacobian)
         seen.append(rows.T @ (rows @ x))
     seen = np.reshape(seen, inputs.shape)
     return seen, inputs - seen
@@ -257,23 +235,22 @@ def check_count(name: str, number: int, least: int) -> None:
         raise ValueError(f"{name} must be a whole number from {least} on, got {number}")
 
 
-def check_bounds(bounds: Bounds) -> None:
-    """Refuse what is no box; an endless one holds no exact statement of ours."""
+def around(network: Network, x: np.ndarray, layer: str | None, bounds: Bounds):
+    """Return layers, x, steps, which units are on at x, and the cell of x."""
+    layers = layers_of(network, layer)
     try:
         low, high = map(float, bounds)
-        fits = -np.inf < low < high < np.inf
+        fits = -np.inf < low < high < np.inf  # an endless box proves nothing
     except (TypeError, ValueError):
         fits = False
     if not fits:
         raise ValueError(
             f"bounds needs two finite numbers (low, high) with low < high, got {bounds}"
         )
-
-
-def run(steps, x: np.ndarray) -> np.ndarray:
-    """Compute the outputs (m,) of one flat input in float64."""
-    here = cell(steps, pattern(steps, x), x.size)
-    return here.jacobian @ x + here.offset
+    x = check_input(layers, x, bounds)
+    steps = affine_steps(layers, x.shape)
+    on = pattern(steps, x.ravel())
+    return layers, x, steps, on, cell(steps, on, x.size)
 
 
 def within(here, outputs, inside: np.ndarray | None, bounds: Bounds) -> Polytope:
@@ -281,14 +258,13 @@ def within(here, outputs, inside: np.ndarray | None, bounds: Bounds) -> Polytope
 
     They keep clear of the walls by a margin, or by half of what a given point does.
     """
-    heights = here.heights + MARGIN * here.walls.any(axis=1)
+    margin = MARGIN * here.walls.any(axis=1)
     if inside is not None:
-        room = here.walls @ inside - here.heights
-        heights = here.heights + np.clip(room / 2, 0, MARGIN)
+        margin = np.clip((here.walls @ inside - here.heights) / 2, 0, MARGIN)
     order, rank = independent(here.jacobian.T)  # equations that say the same go
     kept = order[:rank]
     rows = np.concatenate([here.jacobian[kept], here.walls])
-    values = np.concatenate([(outputs - here.offset)[kept], heights])
+    values = np.concatenate([(outputs - here.offset)[kept], here.heights + margin])
     return Polytope(rows, values, np.arange(len(rows)) < rank, *bounds)
 
 
