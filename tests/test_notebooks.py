@@ -25,10 +25,7 @@ from tools.run_notebooks import (
 )
 
 LINES, WIDTH = 14, 79
-NO_CAPTIONS_YET = {
-    *("04_autoencoder", "05_inverse_network", "08_your_own_network"),
-    *("04_solutions", "05_solutions", "08_solutions"),
-}
+NO_CAPTIONS_YET = {"08_your_own_network", "08_solutions"}
 LOCAL_PATH = re.compile(r"/(home|root|tmp|Users|private|work)/|site-packages|[A-Z]:\\")
 EXEMPTING_TAG = "nbval-ignore-output"
 FORBIDDEN_MARK = re.compile(r"#\s*(NBVAL_|PYTEST_VALIDATE_)|nbval-skip")

@@ -25,10 +25,8 @@ VERDICT = re.compile(
     re.MULTILINE,
 )
 # Chapters that are still to be shortened, or to print their numbers.
-LONG_YET = {
-    *("04_autoencoder", "05_inverse_network", "08_your_own_network"),
-}
-VERDICTS_YET = LONG_YET | {"04_solutions", "05_solutions", "08_solutions"}
+LONG_YET = {"08_your_own_network"}
+VERDICTS_YET = LONG_YET | {"08_solutions"}
 
 BLOCK = re.compile(
     r"^```python\n(?P<code>.*?)^```$(?:\n+```text\n(?P<printed>.*?)^```$)?",
