@@ -26,7 +26,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 from tqdm.auto import tqdm
 
@@ -36,21 +35,14 @@ from netinvert.forward import as_function, tap
 from netinvert.inversion import invert
 from netinvert.methods.inverse_network import outputs_of
 from netinvert.models import NETWORKS, VARIANTS, pretrained
-from netinvert.studies.contestants import (
-    DENSE,
-    FULL,
-    METHODS,
-    SMALL,
-    TAPS,
-    VALIDATION,
-    Task,
-    Unit,
-    units_of,
-)
+from netinvert.studies import contestants
+from netinvert.studies.contestants import METHODS, TAPS, Task, Unit
 from netinvert.studies.results import save_table
 from netinvert.studies.storage import arrays_in, check_folder, kept, packed, put
 from netinvert.studies.train import train
 
+COMMAND = "python -m netinvert.studies.benchmark"
+AXES = {"networks": TAPS, "taps": contestants.DENSE, "methods": METHODS}
 FORWARD_PASSES = 20  # over which the yardstick is averaged
 
 
@@ -61,41 +53,40 @@ def finish(unit: Unit, images: int, out: Path) -> None:
         put(path, packed(**measured(unit, images, out)))
 
 
-def measured(unit: Unit, images: int, out: Path) -> dict[str, np.ndarray]:
-    """Everything that is known of a unit, as arrays."""
+def measured(unit: Unit, images: int, out: Path) -> dict:
+    """Everything that is known of a unit; nothing where the method has no answer."""
     _, (x_test, y_test) = load_mnist()
-    truth, labels = x_test[:images], y_test[:images]
-    task = task_of(unit, truth, out)
+    truth, folder = x_test[:images], out / "networks"
+    task = task_of(unit, truth, folder)
     targets = outputs_of(as_function(task.forward), truth)
     candidates, learning = METHODS[unit.method](task)
     if not candidates:
         return {}
-    started = time.process_time()
-    choice = chosen(unit, task, candidates, images, out)
-    tuning = time.process_time() - started
+    choice, tuning = timed(lambda: chosen(unit, task, candidates, images, out))
     method = candidates[choice]
     _, fitting = timed(lambda: method.fit(task.forward, task.inputs))
     answer = functools.partial(
         invert, task.forward, targets, method, batch_size=images, progress=False
     )
     result, first = timed(answer)
-    first_seed = unit.training_seed == 0
+    first_seed = unit.training_seed == 0  # the others cost as much again
     tuning, later = (tuning, timed(answer)[1]) if first_seed else (np.nan, np.nan)
-    size = np.maximum(targets.var(axis=0).mean(), 1e-12)
+    size = max(targets.var(axis=0).mean(), 1e-12)
+    judge = network("evaluator", 0, folder)
     return {
-        "unit": np.array(list(map(str, astuple(unit)))),
-        "setting": np.array(choice),
-        "outputs": np.array(targets[0].size),
+        "unit": list(map(str, astuple(unit))),
+        "setting": choice,
+        "outputs": targets[0].size,
         "output_error": result.residual,
         "relative_output_error": result.residual / size,
         "mse": metrics.mse(truth, result.inputs),
         "ssim": metrics.ssim(truth, result.inputs),
-        "accuracy": metrics.accuracy(evaluator(), result.inputs, labels),
-        "fit_seconds": np.array(learning + fitting),
-        "tuning_seconds": np.array(tuning),
-        "first_seconds": np.array(first),
-        "seconds_per_target": np.array(later / images),
-        "forward_seconds": np.array(forward_seconds(task.forward, truth)),
+        "accuracy": metrics.accuracy(judge, result.inputs, y_test[:images]),
+        "fit_seconds": learning + fitting,
+        "tuning_seconds": tuning,
+        "first_seconds": first,
+        "seconds_per_target": later / images,
+        "forward_seconds": forward_seconds(task.forward, truth),
     }
 
 
@@ -107,28 +98,25 @@ def chosen(unit: Unit, task: Task, candidates: dict, images: int, out: Path) -> 
         first = replace(unit, training_seed=0)
         finish(first, images, out)
         return str(arrays_in(first.path(out))["setting"])
-    truth = load_mnist()[1][0][VALIDATION]
+    truth = load_mnist()[1][0][contestants.VALIDATION]
     targets = outputs_of(as_function(task.forward), truth)
 
     def error(name):
         method = candidates[name].fit(task.forward, task.inputs)
-        found = invert(task.forward, targets, method).inputs
-        return metrics.mse(truth, found).mean()
+        return metrics.mse(truth, invert(task.forward, targets, method).inputs).mean()
 
     return min(candidates, key=error)
 
 
-def task_of(unit: Unit, truth: np.ndarray, out: Path) -> Task:
+def task_of(unit: Unit, truth: np.ndarray, folder: Path) -> Task:
     """Tap the unit's network, trained now if it is not yet."""
-    (x_train, _), _ = load_mnist()
-    folder = out / "networks"
     model = network(unit.network, unit.training_seed, folder)
-    layer = TAPS[unit.network][unit.tap]
+    layer = model.get_layer(TAPS[unit.network][unit.tap])
     name = f"{unit.network}-{unit.training_seed}-{unit.tap}-{unit.pairs}"
     return Task(
-        forward=tap(model, layer),
-        rest=model.layers[model.layers.index(model.get_layer(layer)) + 1 :],
-        inputs=x_train[: unit.pairs],
+        forward=tap(model, layer.name),
+        rest=model.layers[model.layers.index(layer) + 1 :],
+        inputs=load_mnist()[0][0][: unit.pairs],
         images=truth,
         seed=unit.training_seed,
         folder=folder,
@@ -136,7 +124,7 @@ def task_of(unit: Unit, truth: np.ndarray, out: Path) -> Task:
     )
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=3)
 def network(name: str, seed: int, folder: Path) -> keras.Model:
     """The network of a training seed; of seed 0 the one that the book shows."""
     if seed == 0 and name in NETWORKS:
@@ -147,16 +135,10 @@ def network(name: str, seed: int, folder: Path) -> keras.Model:
         return kept(path, lambda: train(name, seed), build)[0]
 
 
-@functools.lru_cache(maxsize=1)
-def evaluator() -> keras.Model:
-    return pretrained("evaluator")
-
-
 def timed(work) -> tuple:
     """What the work returns, and its processor seconds."""
     started = time.process_time()
-    result = work()
-    return result, time.process_time() - started
+    return work(), time.process_time() - started
 
 
 def forward_seconds(forward, images: np.ndarray) -> float:
@@ -168,45 +150,28 @@ def forward_seconds(forward, images: np.ndarray) -> float:
     return seconds / FORWARD_PASSES / len(images)
 
 
-def run(units: list[Unit], images: int, out: Path, command: str) -> pd.DataFrame:
-    """Do the units that are not done, and write the table of all that are.
-
-    ``images`` is how many test digits are inverted, the first ones; the command is for
-    the record. A ValueError tells what is wrong with the folder or a file in it.
-    """
-    check_folder(out, images)
-    name = f"{zlib.crc32(command.encode()):08x}.txt"
-    put(out / "commands" / name, command.encode())
-    for unit in (bar := tqdm(units, unit="result", leave=False)):
-        bar.set_description(f"{unit.network} {unit.tap}: {unit.method}")
-        finish(unit, images, out)
-    return save_table(out)
-
-
-AXES = {"networks": TAPS, "taps": DENSE, "methods": METHODS}
-
-
 def main(arguments: list[str] | None = None) -> None:
-    """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m netinvert.studies.benchmark", description=__doc__
-    )
-    parser.add_argument(
-        "--full", action="store_true", help="some two hours, not a minute"
-    )
-    for option, known in AXES.items():
-        help = "any of: " + ", ".join(known)
-        parser.add_argument(
-            f"--{option}", nargs="+", choices=list(known), metavar="NAME", help=help
-        )
-    parser.add_argument("--out", type=Path, help="folder of the results")
+    """Do the units that are not done, and write and show the table of all that are."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
+    add = parser.add_argument
+    add("--full", action="store_true", help="some two hours, not a minute")
+    for axis, known in AXES.items():
+        text = "any of: " + ", ".join(known)
+        add(f"--{axis}", nargs="+", choices=list(known), metavar="NAME", help=text)
+    add("--out", type=Path, help="folder of the results")
     options = parser.parse_args(arguments)
-    size = FULL if options.full else SMALL
+    size = contestants.FULL if options.full else contestants.SMALL
     axes = {name: getattr(options, name) for name in AXES if getattr(options, name)}
     out = options.out or Path("benchmark-full" if options.full else "benchmark-small")
-    units = units_of([plan | axes for plan in size["plans"]], size["seeds"])
+    units = contestants.units_of([p | axes for p in size["plans"]], size["seeds"])
+    command = command_of(options.full, axes).encode()
     try:
-        table = run(units, size["images"], out, command_of(options.full, axes))
+        check_folder(out, size["images"])
+        put(out / "commands" / f"{zlib.crc32(command):08x}.txt", command)
+        for unit in (bar := tqdm(units, unit="result", leave=False)):
+            bar.set_description(f"{unit.network} {unit.tap}: {unit.method}")
+            finish(unit, size["images"], out)
+        table = save_table(out)
     except (ValueError, OSError) as error:
         sys.exit(f"{error}\nWhat is done stays in {out}.")
     except KeyboardInterrupt:
@@ -225,7 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def command_of(full: bool, axes: dict[str, list[str]]) -> str:
     """The command, for the record, which needs no folder of this machine."""
-    words = ["python", "-m", "netinvert.studies.benchmark", *["--full"] * full]
+    words = [*COMMAND.split(), *["--full"] * full]
     return shlex.join(words + [w for k, v in axes.items() for w in (f"--{k}", *v)])
 
 

@@ -63,16 +63,13 @@ class Baseline:
         return self.answer(*self.pairs_, targets), {}
 
 
-def alone(answer: Callable) -> Callable:
-    """Enter a baseline that needs nothing but the pairs."""
-    return lambda task: ({"": Baseline(answer)}, 0.0)
+def free(name: str, make: Callable, *settings) -> Callable:
+    """Enter a method or baseline that needs no training, with each of the settings."""
+    return lambda task: ({name.format(one): make(one) for one in settings}, 0.0)
 
 
-def neighbors(task: Task):
-    def mean_of(k):
-        return Baseline(functools.partial(baselines.knn_mean, k=k))
-
-    return {f"k = {k}": mean_of(k) for k in (5, 10, 20)}, 0.0
+def neighbors(k: int) -> Baseline:
+    return Baseline(functools.partial(baselines.knn_mean, k=k))
 
 
 def class_mean(task: Task):
@@ -92,38 +89,20 @@ def class_mean(task: Task):
 def pca_floor(task: Task):
     """Enter the floor; a tap as wide as the image would leave it nothing to lose."""
     width = int(np.prod(task.forward.output_shape[1:]))
-    if width >= task.images[0].size:
-        return {}, 0.0
 
     def answer(inputs, outputs, targets):
         return baselines.pca_floor(inputs, task.images, width)
 
-    return {f"k = {width}": Baseline(answer)}, 0.0
+    known = width < task.images[0].size
+    return {f"k = {width}": Baseline(answer)} if known else {}, 0.0
 
 
-def gradient(task: Task):
-    def search(weight):
-        return GradientInversion(relative_error + weight * total_variation)
-
-    return {f"{w:g} * total_variation": search(w) for w in (0.03, 0.1, 0.3)}, 0.0
+def gradient(weight: float) -> GradientInversion:
+    return GradientInversion(relative_error + weight * total_variation)
 
 
-def gradient_without_prior(task: Task):
-    return {"": GradientInversion(relative_error)}, 0.0
-
-
-def second_order(task: Task):
-    choices = {
-        f"covariance = {covariance}": LevenbergMarquardt(covariance=covariance)
-        for covariance in ("identity", "inputs")
-    }
-    return choices, 0.0
-
-
-def polished(task: Task):
-    """Enter second-order search from an inverse network's answer."""
-    method, seconds = trained_inverse(task)
-    return {"": LevenbergMarquardt(start=method, covariance="errors")}, seconds
+def second_order(covariance: str) -> LevenbergMarquardt:
+    return LevenbergMarquardt(covariance=covariance)
 
 
 def autoencoder(task: Task):
@@ -134,20 +113,17 @@ def autoencoder(task: Task):
         lambda: train_autoencoder(task.inputs, seed=task.seed),
         lambda: build_autoencoder(task.inputs.shape[1:], offset=offset, scale=scale),
     )
-    choices = {
-        f"prior = {prior:g}": AutoencoderInversion(model, prior=prior, seed=task.seed)
-        for prior in (3e-6, 3e-5, 3e-4)
-    }
-    return choices, seconds
+
+    def search(prior):
+        return AutoencoderInversion(model, prior=prior, seed=task.seed)
+
+    return {
+        f"prior = {prior:g}": search(prior) for prior in (3e-6, 3e-5, 3e-4)
+    }, seconds
 
 
 def inverse_network(task: Task):
-    method, seconds = trained_inverse(task)
-    return {"": method}, seconds
-
-
-def trained_inverse(task: Task) -> tuple[InverseNetwork, float]:
-    """An inverse network that has learned already, and how long that took."""
+    """Enter an inverse network that has learned already, and how long that took."""
     outputs = outputs_of(as_function(task.forward), task.inputs)
     method = InverseNetwork(seed=task.seed)
     logarithm = choose_logarithm(method.logarithm, outputs)
@@ -160,41 +136,42 @@ def trained_inverse(task: Task) -> tuple[InverseNetwork, float]:
     method.logarithm_ = logarithm
     method.input_shape_, method.output_shape_ = task.inputs.shape[1:], outputs.shape[1:]
     method.fit = lambda forward, inputs: method  # also for a method that polishes it
-    return method, seconds
+    return {"": method}, seconds
+
+
+def polished(task: Task):
+    """Enter second-order search from an inverse network's answer."""
+    start, seconds = inverse_network(task)
+    return {"": LevenbergMarquardt(start=start[""], covariance="errors")}, seconds
 
 
 METHODS = {
-    "blank": alone(baselines.blank),
-    "mean": alone(baselines.mean_image),
+    "blank": free("", Baseline, baselines.blank),
+    "mean": free("", Baseline, baselines.mean_image),
     "class mean": class_mean,
-    "nearest neighbor": alone(baselines.nearest_neighbor),
-    "k-NN mean": neighbors,
-    "ridge": alone(baselines.ridge),
+    "nearest neighbor": free("", Baseline, baselines.nearest_neighbor),
+    "k-NN mean": free("k = {}", neighbors, 5, 10, 20),
+    "ridge": free("", Baseline, baselines.ridge),
     "PCA floor": pca_floor,
-    "gradient without prior": gradient_without_prior,
-    "gradient": gradient,
-    "Levenberg-Marquardt": second_order,
+    "gradient without prior": free("", GradientInversion, relative_error),
+    "gradient": free("{:g} * total_variation", gradient, 0.03, 0.1, 0.3),
+    "Levenberg-Marquardt": free("covariance = {}", second_order, "identity", "inputs"),
     "autoencoder": autoencoder,
     "inverse network": inverse_network,
     "inverse network, polished": polished,
 }
 DENSE = {name: name for name in ("softmax", "logits")}
 DENSE |= {"last hidden": "hidden_2", "first hidden": "hidden_1"}
-TAPS = {
-    "mlp": DENSE,
-    "cnn": DENSE | {"last hidden": "hidden", "first hidden": "conv_1"},
-    "wide": DENSE,
-    "robust": DENSE,
-    "leaky": DENSE,
-}
+TAPS = dict.fromkeys(("mlp", "cnn", "wide", "robust", "leaky"), DENSE)
+TAPS["cnn"] = DENSE | {"last hidden": "hidden", "first hidden": "conv_1"}
 VALIDATION = slice(1500, 1628)  # of the test digits: settings are chosen on these
 ALL = {"methods": tuple(METHODS), "pairs": (8000,)}
-LEARNED = ("k-NN mean", "ridge", "autoencoder", "inverse network")
-LEARNED += ("inverse network, polished",)
+POLISHED = "inverse network, polished"
+LEARNED = ("k-NN mean", "ridge", "autoencoder", "inverse network", POLISHED)
 # At taps of more than 128 outputs second-order search takes long. It is left out of the
 # full run there, and takes part where it is asked for by name.
-SECOND_ORDER = {"Levenberg-Marquardt", "inverse network, polished"}
-QUICK = ALL | {"methods": tuple(name for name in METHODS if name not in SECOND_ORDER)}
+LONG = {"Levenberg-Marquardt", POLISHED}
+QUICK = ALL | {"methods": tuple(name for name in METHODS if name not in LONG)}
 FEWER = {"networks": ("mlp",), "taps": ("logits",)}
 OTHERS = ("cnn", "wide", "robust", "leaky")
 SMALL = {"images": 100, "seeds": 1, "plans": [{**FEWER, **ALL, "pairs": (500,)}]}
@@ -238,7 +215,7 @@ def units_of(plans: list[dict], seeds: int) -> list[Unit]:
     found = {}
     for plan in plans:
         axes = plan["networks"], range(seeds), plan["taps"], plan["pairs"]
-        for network, seed, layer, pairs in itertools.product(*axes):
-            for method in plan["methods"]:
-                found[Unit(network, seed, layer, method, pairs)] = None
+        for *place, pairs in itertools.product(*axes):
+            units = (Unit(*place, method, pairs) for method in plan["methods"])
+            found |= dict.fromkeys(units)
     return list(found)

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -17,22 +18,19 @@ from netinvert.studies.contestants import DENSE, METHODS, TAPS, VALIDATION, Unit
 from netinvert.studies.storage import arrays_in, packed, put
 
 RIVAL = "k-NN mean"  # the best baseline, with which every method is compared
-UNIT = ["network", "training_seed", "tap", "method", "pairs"]
+UNIT = [field.name for field in fields(Unit)]
 # Settings are chosen for the first training seed, and what that and a later call cost
 # does not depend on it.
 ONCE = ["tuning_seconds", "seconds_per_target"]
 SECONDS = ["fit_seconds", "first_seconds", "forward_seconds", *ONCE]
-PASSES = ["forward_passes", "fit_forward_passes"]
-COSTS = ["fit_seconds", ONCE[0], "first_seconds", ONCE[1], *PASSES]
+COSTS = ["fit_seconds", ONCE[0], "first_seconds", ONCE[1]]
+COSTS += ["forward_passes", "fit_forward_passes"]
 NUMBERS = ["mean", "low", "high", *COSTS]
 OF_IMAGES = ["output_error", "relative_output_error", "mse", "ssim", "accuracy"]
 LOGARITHM = "log10_relative_output_error"
-KEPT = ["psnr", "ssim", LOGARITHM]  # of each image, rounded to what 16 bits hold
 METRICS = ["output_error", LOGARITHM, "mse", "psnr", "ssim", "accuracy"]
-COUNTS = ["pairs", "outputs", "images", "seeds"]
-COLUMNS = [*UNIT, "setting", *COUNTS[1:], "metric", "versus", *NUMBERS]
-BEST_PSNR = 100.0  # of a reconstruction equal to its image, which has none
-LEAST_ERROR = 1e-16  # relative; smaller ones are rounding
+COUNTS = ["outputs", "images", "seeds"]
+COLUMNS = [*UNIT, "setting", *COUNTS, "metric", "versus", *NUMBERS]
 RESAMPLES, SEED = 2000, 0
 REPAIR = "Take the original again, or give the benchmark's command again in its folder."
 
@@ -50,36 +48,33 @@ def load(path: str | Path) -> pd.DataFrame:
     -------
     pandas.DataFrame
         A row for each network, training_seed ("0", "1", ... or "all"), tap, method,
-        number of pairs and metric: the "mean" with its 95 % interval, "low" to
-        "high", and costs, NaN where unknown. Where "versus" is not empty, it is the
-        mean difference from that method. ``attrs`` is the provenance: commands,
-        versions, machine, images, seeds.
+        pairs and metric: the "mean" with its 95 % interval, "low" to "high", or the
+        mean difference from the method in "versus"; and costs, NaN where unknown.
+        ``attrs`` is the provenance: commands, versions, machine, images, seeds.
 
     Raises
     ------
     ValueError
-        If the table was changed or cut, lacks a row, has one twice or holds an
-        infinity, or is something else.
+        If the table was changed or cut, has a row twice or holds an infinity.
     """
     content, provenance = checked(path)
     table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
-    table[COUNTS] = table[COUNTS].astype(int)
     table[NUMBERS] = table[NUMBERS].replace("", "nan").astype(float)
+    table = table.astype(dict.fromkeys(["pairs", *COUNTS], int))
     twice = table.duplicated([*UNIT, "metric", "versus"]).sum()
     numbers = table[NUMBERS].fillna(dict.fromkeys(COSTS, 0.0))
     infinite = (~np.isfinite(numbers)).any(axis=1).sum()
-    if len(table) != provenance["rows"] or twice or infinite:
+    if len(table) != (rows := provenance["rows"]) or twice or infinite:
         raise ValueError(
-            f"{path} has {len(table)} rows where its provenance says "
-            f"{provenance['rows']}; {twice} of them stand there twice, and {infinite} "
-            f"hold an infinity or no number. {REPAIR}"
+            f"{path} has {len(table)} rows where its provenance says {rows}, {twice} "
+            f"of them twice and {infinite} with an infinity or no number. {REPAIR}"
         )
     table.attrs = provenance
     return table
 
 
 def load_values(path: str | Path) -> pd.DataFrame:
-    """Read one number per image, from the file beside a benchmark's table.
+    """Read what was measured of each image, from the file beside a benchmark's table.
 
     Parameters
     ----------
@@ -90,9 +85,8 @@ def load_values(path: str | Path) -> pd.DataFrame:
     -------
     pandas.DataFrame
         A row for each network, training_seed (a number), tap, method, number of pairs
-        and image (0 to N - 1, of the test digits), with "psnr", "ssim", "accuracy"
-        and "log10_relative_output_error". Two methods that are compared answered the
-        same images.
+        and image (0 to N - 1, of the test digits, the same for all methods), with
+        "psnr", "ssim", "accuracy" and "log10_relative_output_error".
 
     Raises
     ------
@@ -114,8 +108,7 @@ def checked(path: str | Path) -> tuple[bytes, dict]:
     path = Path(path)
     content = path.read_bytes()
     try:
-        text = path.with_suffix(".json").read_text(encoding="utf-8")
-        provenance = dict(json.loads(text))
+        provenance = dict(json.loads(path.with_suffix(".json").read_text("utf-8")))
         expected = provenance["sha256"][path.suffix]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(
@@ -124,32 +117,31 @@ def checked(path: str | Path) -> tuple[bytes, dict]:
         ) from error
     if (found := hashlib.sha256(content).hexdigest()) != expected:
         raise ValueError(
-            f"{path} is not what was written, but changed or cut since: SHA-256 "
-            f"{found} where its provenance says {expected}. {REPAIR}"
+            f"{path} is not what was written, but changed or cut since: its SHA-256 is "
+            f"{found}, not {expected}. {REPAIR}"
         )
     return content, provenance
 
 
 def save_table(out: Path) -> pd.DataFrame:
-    """Write table.csv, table.npz and table.json, from all units in the folder.
-
-    Anew while another run adds units, so that the last one to write knows all.
-    """
+    """Write table.csv, table.npz and table.json, from all units in the folder."""
     table, paths = pd.DataFrame(), None
+    # Anew while another run adds units, so that the last one to write knows all.
     while paths != (paths := sorted((out / "units").glob("*.npz"))):
-        facts = json.loads((out / "configuration.json").read_text(encoding="utf-8"))
+        facts = json.loads((out / "configuration.json").read_text("utf-8"))
         if not (units := read_units(paths, facts["images"])):
             continue
         values = values_of(units)
         table = table_of(units, values)
         text = table.to_csv(index=False, float_format="%.5g", lineterminator="\n")
-        rounded = {name: values[name].astype("float16") for name in KEPT}
-        rounded |= {"accuracy": values["accuracy"].astype(bool)}
-        rounded |= {"units": np.array([unit["unit"] for unit in units])}
+        kept = "psnr", "ssim", LOGARITHM
+        rounded = {name: values[name].astype("float16") for name in kept}
+        rounded["accuracy"] = values["accuracy"].astype(bool)
+        rounded["units"] = np.array([unit["unit"] for unit in units])
         content = {".csv": text.encode(), ".npz": packed(**rounded)}
         commands = sorted((out / "commands").glob("*.txt"), key=os.path.getmtime)
         facts |= {
-            "commands": [path.read_text(encoding="utf-8") for path in commands],
+            "commands": [path.read_text("utf-8") for path in commands],
             "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
             "inverted": f"test digits 0 to {facts['images'] - 1}",
             "settings": f"by test digits {VALIDATION.start} to {VALIDATION.stop - 1}",
@@ -165,33 +157,29 @@ def save_table(out: Path) -> pd.DataFrame:
 
 
 def read_units(paths: list[Path], images: int) -> list[dict]:
-    """All units that are done, in the order of the plans' axes."""
-    units = []
-    for path in paths:
-        unit = arrays_in(path)
-        if unit:  # else the method has nothing to offer there
-            check_unit(path, unit, images)
-            units.append(unit)
-    return sorted(units, key=place_of)
+    """All units that are done, whole and finite, in the order of the plans' axes."""
+    units = {path: arrays_in(path) for path in paths}
+    units = {
+        path: unit for path, unit in units.items() if unit
+    }  # the others: no answer
+    for path, unit in units.items():
+        if problem := problem_of(unit, path, images):
+            text = "remove it, and give the same command again"
+            raise ValueError(f"{path} {problem}: {text}")
+    return sorted(units.values(), key=place_of)
 
 
-def check_unit(path: Path, unit: dict, images: int) -> None:
-    """Refuse a file that is not the unit its name says, or whose numbers are none."""
-    key, problem = unit.get("unit", ()), ""
-    if len(key) != len(UNIT) or Unit(*key).path(path.parents[1]) != path:
-        problem = "is not the result that its name says"
-    elif missing := {"setting", "outputs", *OF_IMAGES, *SECONDS} - unit.keys():
-        problem = f"lacks {', '.join(sorted(missing))}"
-    elif any(unit[name].shape != (images,) for name in OF_IMAGES):
-        problem = f"is not about {images} images"
-    else:
-        known = [*OF_IMAGES, *SECONDS[: None if key[1] == "0" else -len(ONCE)]]
-        spoiled = [name for name in known if not np.isfinite(unit[name]).all()]
-        problem = f"has a NaN or infinity in {', '.join(spoiled)}" if spoiled else ""
-    if problem:
-        raise ValueError(
-            f"{path} {problem}: remove it, and give the same command again"
-        )
+def problem_of(unit: dict, path: Path, images: int) -> str:
+    """Why a file is not the unit its name says, or its numbers are none."""
+    key, needed = unit.get("unit", ()), {"setting", "outputs", *OF_IMAGES, *SECONDS}
+    named = len(key) == len(UNIT) and Unit(*key).path(path.parents[1]) == path
+    if not named or needed - unit.keys():
+        return "is not the result that its name says"
+    if any(unit[name].shape != (images,) for name in OF_IMAGES):
+        return f"is not about {images} images"
+    known = needed - {"setting"} - set(ONCE if key[1] != "0" else ())
+    spoiled = [name for name in sorted(known) if not np.isfinite(unit[name]).all()]
+    return f"has a NaN or infinity in {', '.join(spoiled)}" if spoiled else ""
 
 
 def place_of(unit: dict) -> tuple:
@@ -204,24 +192,30 @@ def place_of(unit: dict) -> tuple:
 def values_of(units: list[dict]) -> dict[str, np.ndarray]:
     """Each measure of each image, (units, images)."""
     values = {name: np.stack([unit[name] for unit in units]) for name in OF_IMAGES}
-    errors = np.maximum(values["mse"], 10 ** (-BEST_PSNR / 10))
-    relative = np.maximum(values["relative_output_error"], LEAST_ERROR)
+    errors = np.maximum(values["mse"], 1e-10)  # at most 100 dB, also where equal
+    relative = np.maximum(values["relative_output_error"], 1e-16)  # less is rounding
     return values | {"psnr": -10 * np.log10(errors), LOGARITHM: np.log10(relative)}
 
 
 def table_of(units: list[dict], values: dict[str, np.ndarray]) -> pd.DataFrame:
     """For each measure: each training seed, all of them, and all against the rival."""
-    facts = pd.DataFrame(
-        dict(zip(UNIT, unit["unit"].tolist()))
-        | {name: unit[name].item() for name in ("setting", "outputs", *SECONDS)}
-        for unit in units
-    ).astype({"pairs": int})
+    facts = pd.DataFrame([unit["unit"] for unit in units], columns=UNIT)
+    facts = facts.astype({"pairs": int})
+    for name in ("setting", "outputs", *SECONDS):
+        facts[name] = [unit[name].item() for unit in units]
     yardstick = facts.groupby(["network", "tap"])["forward_seconds"].transform("median")
     yardstick = yardstick.replace(0, np.nan)  # too short a thing for a coarse clock
     facts["forward_passes"] = facts["seconds_per_target"] / yardstick
     facts["fit_forward_passes"] = facts["fit_seconds"] / yardstick
     place = {key: n for n, key in enumerate(facts[UNIT].itertuples(index=False))}
     rows = []
+
+    def add(unit, metric, numbers, versus=""):
+        low, high = interval(numbers)
+        row = {"images": numbers.shape[-1], "seeds": len(np.atleast_2d(numbers))}
+        row |= {"metric": metric, "mean": numbers.mean(), "low": low, "high": high}
+        rows.append(unit | row | {"versus": versus})
+
     for _, group in facts.groupby(["network", "tap", "method", "pairs"], sort=False):
         keys = group[UNIT].assign(method=RIVAL).itertuples(index=False)
         rivals = [place.get(key) for key in keys]
@@ -229,20 +223,11 @@ def table_of(units: list[dict], values: dict[str, np.ndarray]) -> pd.DataFrame:
         for metric in METRICS:
             own = values[metric][group.index]
             for unit, numbers in zip(group.to_dict("records"), own):
-                rows.append(row_of(unit, metric, numbers))
-            rows.append(row_of(shared, metric, own))
+                add(unit, metric, numbers)
+            add(shared, metric, own)
             if None not in rivals and shared["method"] != RIVAL:
-                own = own - values[metric][rivals]
-                rows.append(row_of(shared, metric, own, RIVAL))
+                add(shared, metric, own - values[metric][rivals], RIVAL)
     return pd.DataFrame(rows)[COLUMNS]
-
-
-def row_of(unit: dict, metric: str, values: np.ndarray, versus: str = "") -> dict:
-    """One row of the table: a mean and its interval."""
-    low, high = interval(values)
-    row = {"images": values.shape[-1], "seeds": len(np.atleast_2d(values))}
-    row |= {"mean": values.mean(), "low": low, "high": high}
-    return unit | row | {"metric": metric, "versus": versus}
 
 
 def interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
@@ -255,16 +240,15 @@ def interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float
     Parameters
     ----------
     values : array (N,) or (S, N)
-        One number per image, or per training seed and image; for a comparison,
-        the differences between two methods.
+        A number of each image, or training seed and image; for a comparison, the
+        differences between two methods.
     confidence : float
         Between 0 and 1.
 
     Returns
     -------
     low, high : float
-        With one training seed they speak of that network, and of any image; with
-        several, of any network trained like these.
+        Of one seed they speak of that network, of several of any trained like these.
 
     Raises
     ------
@@ -276,8 +260,7 @@ def interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float
     if values.ndim != 2 or values.shape[1] < 2 or not np.isfinite(values).all():
         raise ValueError(
             "an interval needs finite numbers of at least two images, shape (N,) or "
-            f"(S, N) for S training seeds; got {values.shape}, of which "
-            f"{np.count_nonzero(~np.isfinite(values))} are not finite"
+            f"(S, N) for S training seeds, and got {values.shape}: {values}"
         )
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}")
@@ -295,6 +278,5 @@ def interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float
 @functools.lru_cache(maxsize=4)
 def shares(images: int) -> np.ndarray:
     """How often each of the images is drawn, over their number: (RESAMPLES, images)."""
-    random = np.random.default_rng(SEED)
     equal = np.full(images, 1 / images)
-    return random.multinomial(images, equal, RESAMPLES) / images
+    return np.random.default_rng(SEED).multinomial(images, equal, RESAMPLES) / images

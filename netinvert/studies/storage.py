@@ -109,4 +109,4 @@ def processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(": ")[1] for line in lines if line.startswith("model name\t: ")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return [*names, platform.processor() or platform.machine()][0]

@@ -25,11 +25,11 @@ from netinvert.methods.inverse_network import InverseNetwork
 from netinvert.models import NETWORKS, VARIANTS, pretrained
 
 BATCH_SIZE = 64
-# What differs from 10 epochs from a learning rate of 2e-3 on digits as they are. The
-# robust network sees every digit moved by so much, as a Euclidean distance, to where
-# the network of that moment errs most (Madry et al. 2018). The evaluator sees every
-# digit distorted, and many of them blurred or in noise: it has to be better than the
-# networks it judges, and to read what a person still reads of a reconstruction.
+USUAL = {"epochs": 10, "first_rate": 2e-3, "attack": 0, "harden": False}
+# The robust network sees every digit moved by so much, as a Euclidean distance, to
+# where the network of that moment errs most (Madry et al. 2018). The evaluator sees
+# every digit distorted, and many of them blurred or in noise: it has to be better than
+# the networks it judges, and to read what a person still reads of a reconstruction.
 RECIPES = {
     "cnn": {"epochs": 8},
     "robust": {"epochs": 20, "attack": 1.5},
@@ -50,18 +50,16 @@ def train(name: str, seed: int = 0) -> keras.Model:
     keras.utils.set_random_seed(seed)
     random = np.random.default_rng(seed)
     (x_train, y_train), _ = load_mnist()
-    model, recipe = (NETWORKS | VARIANTS)[name](), RECIPES.get(name, {})
-    epochs, distance = recipe.get("epochs", 10), recipe.get("attack")
-    steps = epochs * len(x_train) // BATCH_SIZE
-    rate = recipe.get("first_rate", 2e-3)
-    rate = keras.optimizers.schedules.CosineDecay(rate, steps)
+    model, recipe = (NETWORKS | VARIANTS)[name](), USUAL | RECIPES.get(name, {})
+    steps = recipe["epochs"] * len(x_train) // BATCH_SIZE
+    rate = keras.optimizers.schedules.CosineDecay(recipe["first_rate"], steps)
     model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
-    for epoch in range(epochs):
+    for epoch in range(recipe["epochs"]):
         digits = x_train
-        if recipe.get("harden"):
+        if recipe["harden"]:
             digits = np.stack([hardened(image, random) for image in x_train])
-        if distance:
-            digits = attacked(model, x_train, y_train, distance)
+        if recipe["attack"]:
+            digits = attacked(model, x_train, y_train, recipe["attack"])
         history = model.fit(digits, y_train, batch_size=BATCH_SIZE, verbose=0)
         print(f"epoch {epoch + 1:2d}  loss {history.history['loss'][0]:.4f}")
     return model
@@ -82,7 +80,7 @@ def attacked(model, images, labels, distance: float) -> np.ndarray:
 
 
 def hardened(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Distort an image (28, 28, 1), and half of the time blur it or put it in noise."""
+    """Distort an image, and half of the time blur it, half of the time add noise."""
     image = distorted(image, random, stretch=0.15, move=2)
     if random.random() < 0.5:
         blur = random.uniform(0, BLUR)
@@ -155,8 +153,7 @@ def train_inverse(seed: int = 0) -> keras.Model:
 def accuracy(model: keras.Model) -> float:
     """Return the share of the 2,000 test digits that a network names correctly."""
     _, (x_test, y_test) = load_mnist()
-    found = model.predict(x_test, batch_size=500, verbose=0).argmax(axis=1)
-    return float(np.mean(found == y_test))
+    return float(metrics.accuracy(model, x_test, y_test).mean())
 
 
 def save(asset: str, arrays: dict[str, np.ndarray]) -> None:
@@ -165,7 +162,7 @@ def save(asset: str, arrays: dict[str, np.ndarray]) -> None:
     np.savez(buffer, **arrays)
     (ASSETS / asset).write_bytes(buffer.getvalue())
     lines = (ASSETS / CHECKSUMS).read_text().splitlines()
-    noted = {line.split()[1]: line.split()[0] for line in lines}
+    noted = {name: checksum for checksum, name in map(str.split, lines)}
     noted[asset] = hashlib.sha256(buffer.getvalue()).hexdigest()
     text = "".join(f"{noted[name]}  {name}\n" for name in sorted(noted))
     (ASSETS / CHECKSUMS).write_text(text)
@@ -175,13 +172,10 @@ def weights(model: keras.Model, precision: str = "float32") -> dict[str, np.ndar
     return {w.path: w.numpy().astype(precision) for w in model.weights}
 
 
-OTHERS = {  # name -> asset and what makes its arrays; 16 bits suffice to draw
-    "autoencoder": (
-        "autoencoder.npz",
-        lambda: weights(train_digits_autoencoder(), "float16"),
-    ),
-    "bottleneck": ("autoencoder_bottleneck.npz", sweep_bottleneck),
-    "inverse": ("inverse_hidden_1.npz", lambda: weights(train_inverse(), "float16")),
+OTHERS = {  # name -> the asset and what makes it; 16 bits suffice to draw
+    "autoencoder": ("autoencoder", lambda: weights(train_digits_autoencoder(), "half")),
+    "bottleneck": ("autoencoder_bottleneck", sweep_bottleneck),
+    "inverse": ("inverse_hidden_1", lambda: weights(train_inverse(), "half")),
 }
 
 
@@ -194,7 +188,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name in parser.parse_args(arguments).names:
         if name in OTHERS:
             asset, make = OTHERS[name]
-            save(asset, make())
+            save(f"{asset}.npz", make())
         else:
             model = train(name)
             save(f"{name}.npz", weights(model))
