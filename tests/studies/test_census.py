@@ -1,6 +1,7 @@
 """The census counts what it says: digits, partners, twins and their distances."""
 
 import json
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -37,6 +38,13 @@ def test_the_shipped_results_are_about_500_digits_and_say_how_they_were_made():
         assert set(table[f"{name}_called"]) <= set(range(10))
         assert table[f"{name}_seconds"].shape == (500, 2)
     assert (table["metamer_distance"] < table["collision_distance"]).all()
+
+
+def test_a_census_names_the_versions_of_what_it_is_made_with():
+    facts = census.provenance(2)
+    assert set(FACTS) - {"machine"} <= set(facts)
+    for name in ("clarabel", "python-flint", "scipy"):
+        assert facts[name] == version(name)
 
 
 def test_the_shipped_results_are_what_comes_out_again(afresh):
