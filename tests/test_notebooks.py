@@ -25,7 +25,6 @@ from tools.run_notebooks import (
 )
 
 LINES, WIDTH = 14, 79
-NO_CAPTIONS_YET = {"08_your_own_network", "08_solutions"}
 LOCAL_PATH = re.compile(r"/(home|root|tmp|Users|private|work)/|site-packages|[A-Z]:\\")
 EXEMPTING_TAG = "nbval-ignore-output"
 FORBIDDEN_MARK = re.compile(r"#\s*(NBVAL_|PYTEST_VALIDATE_)|nbval-skip")
@@ -154,7 +153,7 @@ def test_every_figure_has_a_caption_and_a_name_of_its_own():
             figure = cell.metadata.get("mystnb", {}).get("figure", {})
             where = f"cell {number} of {path.stem}"
             captioned = len(figure.get("caption", "").split()) >= 3
-            assert captioned or path.stem in NO_CAPTIONS_YET, f"{where} has no caption"
+            assert captioned, f"{where} has no caption"
             names += [figure["name"]] if "name" in figure else []
     assert len(set(names)) == len(names), "a name is used twice"
 

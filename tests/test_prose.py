@@ -24,9 +24,6 @@ VERDICT = re.compile(
     r"(?:^|: *)(?:True|False)\s*$|\b(?:over|under|about) \d+(?: in \d|e[-+]\d)",
     re.MULTILINE,
 )
-# Chapters that are still to be shortened, or to print their numbers.
-LONG_YET = {"08_your_own_network"}
-VERDICTS_YET = LONG_YET | {"08_solutions"}
 
 BLOCK = re.compile(
     r"^```python\n(?P<code>.*?)^```$(?:\n+```text\n(?P<printed>.*?)^```$)?",
@@ -38,7 +35,7 @@ BLOCK = re.compile(
 def test_a_chapter_is_read_in_one_sitting(path):
     cells = nbformat.read(path, as_version=4).cells
     words = sum(len(c.source.split()) for c in cells if c.cell_type == "markdown")
-    assert words <= MOST_WORDS or path.stem in LONG_YET, f"{words} words"
+    assert words <= MOST_WORDS, f"{words} words"
 
 
 @pytest.mark.parametrize("path", all_notebooks(), ids=lambda path: path.stem)
@@ -47,7 +44,7 @@ def test_a_chapter_prints_numbers_and_not_verdicts(path):
         for output in cell.get("outputs", []):
             plain = output.get("data", {}).get("text/plain", "")
             found = VERDICT.search(output.get("text", plain))
-            assert not found or path.stem in VERDICTS_YET, f"cell {number}: {found[0]}"
+            assert not found, f"cell {number}: {found[0]}"
 
 
 def pages_with_code():
