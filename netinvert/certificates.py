@@ -108,7 +108,7 @@ def verify(certificate: Certificate, layers: Sequence[Layer]) -> str:
         If ``layers`` is no list of layers.
     """
     for one in layers if isinstance(layers, (list, tuple)) else [layers]:
-        if type(one) is not Layer or type(certificate) is not Certificate:
+        if type(certificate) is not Certificate or type(one) is not Layer:
             raise ValueError(
                 "verify needs a Certificate and a list of Layer, by hand or from "
                 "netinvert.fibers.layers_of(model); got "
@@ -231,9 +231,7 @@ def check_array(layer: Layer, field: str, shape: tuple[int, ...]) -> None:
     require(np.isfinite(array).all(), f"{name} has a {field} that is not finite")
 
 
-def exact_values(
-    layers: Sequence[Layer], pixels: Sequence[Fraction], shape: tuple[int, ...]
-) -> tuple[Fraction, ...]:
+def exact_values(layers: Sequence[Layer], pixels: Sequence, shape: tuple) -> tuple:
     """Run a network without rounding: on integers above one common denominator."""
     below = math.lcm(*(pixel.denominator for pixel in pixels))
     above = [pixel.numerator * (below // pixel.denominator) for pixel in pixels]

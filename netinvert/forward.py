@@ -44,9 +44,8 @@ def tap(model: keras.Model, layer: str | int) -> keras.Model:
     ------
     ValueError
         If there is no such layer, if it has several outputs or is used several
-        times, or if the model has several inputs, no known graph of layers, or does
-        something else than its graph: a ``call`` of its own, or another answer to a
-        probe.
+        times, or if the model has several inputs, or does something else than its
+        graph of layers: a ``call`` of its own, or another answer to a probe.
     """
     if not isinstance(layer, str | Integral) or isinstance(layer, bool):
         raise ValueError(f"tap needs a layer's name or index, got {layer!r:.80}")
@@ -66,18 +65,16 @@ def check_graph(model: keras.Model) -> None:
         raise ValueError(f"tap needs a Keras model, got {type(model).__name__}.")
     if isinstance(model, keras.Sequential) and not model.built:
         raise ValueError(
-            f"The Sequential model {model.name!r} has not been built, so its layers "
-            "have no shapes yet. Begin it with keras.Input(shape), or call "
-            "model.build((None, *shape)), and tap it then."
+            f"The Sequential model {model.name!r} has not been built. Begin it with "
+            "keras.Input(shape), or call model.build((None, *shape)), and tap it then."
         )
     if not runs_its_graph(model):
-        subclassed = not getattr(model, "inputs", None)
+        what = "with a call of its own" if getattr(model, "inputs", 0) else "subclassed"
         raise ValueError(
-            f"{type(model).__name__} {model.name!r} is a "
-            f"{'subclassed model' if subclassed else 'model with a call of its own'}: "
-            "Keras does not know which layer feeds which. Give invert a function that "
-            "calls the layers up to your tap, such as lambda x: model.hidden(x), "
-            "or rebuild the network as keras.Model(inputs, outputs)."
+            f"{type(model).__name__} {model.name!r} is a model {what}: Keras does not "
+            "know which layer feeds which. Give invert a function that calls your "
+            "layers, such as lambda x: model.hidden(x), or rebuild the network as "
+            "keras.Model(inputs, outputs)."
         )
     check_one_input(model)
 
@@ -125,9 +122,8 @@ def check_probe(model: keras.Model, ours: Callable | None = None) -> None:
     if np.allclose(own, again, **close) and not np.allclose(own, same, **close):
         raise ValueError(
             f"On a probe, model {model.name!r} and the graph of its layers differ by "
-            f"{abs(own - same).max():.2g}: it does something else than its layers, so "
-            "a tap would be a part of another network. Give invert a function that "
-            "calls the layers up to your tap."
+            f"{abs(own - same).max():.2g}: a tap would be a part of another network. "
+            "Give invert a function that calls the layers up to your tap."
         )
 
 
@@ -198,9 +194,8 @@ def follow(model: keras.Model, path: list[keras.Layer]) -> keras.Model:
     calls = [call for call in calls_in(model) if call.operation is layer]
     if len(calls) != 1:
         raise ValueError(
-            f"Layer {layer.name!r} is used {len(calls)} times on the way from inputs "
-            f"to outputs of model {model.name!r}, so its output is not one tensor. "
-            "Build keras.Model(model.inputs, tensor) for the tensor that you mean."
+            f"Layer {layer.name!r} is used {len(calls)} times in {model.name!r}: its "
+            "output is not one tensor. Build keras.Model(model.inputs, tensor) instead."
         )
     if rest:
         return and_then(model, calls[0], follow(layer, rest))
@@ -315,8 +310,8 @@ def without_activation(layer: keras.Layer, inputs):
 def as_function(forward) -> Callable:
     """Turn a forward network into a function from a batch to one tensor (N, ...).
 
-    Keras models run as they do after training. A ValueError says why what cannot be
-    called, is a model's ``predict``, or has several inputs or outputs, will not do.
+    Keras models run as after training. ValueError where that will not do: no callable,
+    a model's ``predict``, several inputs or outputs.
     """
     if not callable(forward):
         raise ValueError(

@@ -371,7 +371,7 @@ FAULTS = [
     Fault(
         "proofs: an activation goes by its name",
         "netinvert/fibers/reading.py",
-        swap("if activation is known:", "if title(activation) == title(known):"),
+        swap("if activation is known:", "if activation.__name__ == known.__name__:"),
         "tests/fibers/test_reading.py -k name_the_layer",
     ),
     Fault(

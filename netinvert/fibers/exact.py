@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 from flint import fmpq, fmpz_mat
 from scipy.linalg import qr
 
-from netinvert.certificates import Certificate, Layer, fingerprint
+from netinvert.certificates import Certificate, fingerprint
 from netinvert.fibers.layers import Affine, Bend
 from netinvert.fibers.polytope import Infeasible
 
@@ -29,16 +28,7 @@ class Whole(NamedTuple):
     scale: int
 
 
-def certify(
-    layers: Sequence[Layer],
-    steps: Sequence[Affine | Bend],
-    on: list[np.ndarray],
-    jacobian: np.ndarray,
-    x: np.ndarray,
-    found: np.ndarray,
-    shape: tuple[int, ...],
-    bounds: tuple[float, float],
-) -> Certificate:
+def certify(layers, steps, on, jacobian, x, found, shape, bounds) -> Certificate:
     """Make the output of a twin exactly that of x, and write the certificate.
 
     As many pixels as there are independent equations are solved for by python-flint;
@@ -56,22 +46,23 @@ def certify(
     # directions and outputs are integers over scale and scale * below.
     system = fmpz_mat([[way[row] for way in directions] for row in rows])
     missing = fmpz_mat([[wanted[row] - reached[row]] for row in rows])
+    try:
+        changes = system.solve(missing).entries() if rows else []
+    except ZeroDivisionError as error:
+        raise RuntimeError(
+            "the equations are dependent in exact arithmetic, though not in floating "
+            "point; ask for another picture"
+        ) from error
     twin = [Fraction(value, below) for value in second]
-    for place, change in zip(columns, solution(system, missing), strict=True):
+    for place, change in zip(columns, changes, strict=True):
         exactly = fmpq(second[place], below) + change / below
         twin[place] = Fraction(int(exactly.p), int(exactly.q))
     values = tuple(Fraction(value, scale * below) for value in wanted)
     check(whole, twin, values, bounds)
-    return Certificate(
-        layers[-1].name,
-        values,
-        first=tuple(Fraction(value, below) for value in first),
-        second=tuple(twin),
-        shape=tuple(shape),
-        low=Fraction(low),
-        high=Fraction(high),
-        network=fingerprint(layers),
-    )
+    first = tuple(Fraction(value, below) for value in first)
+    twins, box = (first, tuple(twin)), (Fraction(low), Fraction(high))
+    name, network = layers[-1].name, fingerprint(layers)
+    return Certificate(name, values, *twins, tuple(shape), *box, network)
 
 
 def check(whole, twin: list[Fraction], values: tuple, bounds) -> None:
@@ -111,13 +102,7 @@ def independent(matrix: np.ndarray) -> tuple[np.ndarray, int]:
     return order, int((sizes > RANK * max(sizes[0], 1e-300)).sum())
 
 
-def exact(
-    whole: Sequence[Whole | Bend],
-    on: Sequence[np.ndarray] | None,
-    numerators: list[int],
-    below: int,
-    columns: list[int],
-) -> tuple[list[int], int, list[list[int]]]:
+def exact(whole, on, numerators: list[int], below: int, columns: list[int]) -> tuple:
     """Compute outputs and chosen columns of the Jacobian in a cell, in integers.
 
     Without a cell, by the exact sign of every unit. The values are above the
@@ -146,8 +131,7 @@ def exact(
 
 def scaled(matrix: fmpz_mat, factors: list[int]) -> fmpz_mat:
     """Multiply every column by its factor."""
-    rows = [[v * f for v, f in zip(row, factors)] for row in matrix.tolist()]
-    return fmpz_mat(rows)
+    return fmpz_mat([[v * f for v, f in zip(row, factors)] for row in matrix.tolist()])
 
 
 def as_integers(step: Affine) -> Whole:
@@ -159,22 +143,9 @@ def as_integers(step: Affine) -> Whole:
     smallest = exponents[mantissas != 0].min(initial=1)
     power = max(0, (24 if short else 53) - int(smallest))
     numbers = np.ldexp(weights, power)
-    if abs(numbers).max() < 2.0**62:  # else they become Python's integers one by one
-        numbers = numbers.astype("int64").tolist()
-    else:
-        numbers = [[int(v) for v in row] for row in numbers.tolist()]
-    matrix, bias = fmpz_mat(numbers[:-1]), numbers[-1]
-    return Whole(numbers[:-1], matrix, bias, 2**power * step.divisor)
-
-
-def solution(system: fmpz_mat, missing: fmpz_mat) -> list[fmpq]:
-    """Solve a square system exactly."""
-    if not system.nrows():
-        return []
-    try:
-        return system.solve(missing).entries()
-    except ZeroDivisionError as error:
-        raise RuntimeError(
-            "the equations are dependent in exact arithmetic, though not in floating "
-            "point; ask for another picture"
-        ) from error
+    whole = abs(numbers).max() < 2.0**62  # else Python's integers, one by one
+    numbers = numbers.astype("int64" if whole else object).tolist()
+    if not whole:
+        numbers = [[int(v) for v in row] for row in numbers]
+    *rows, bias = numbers
+    return Whole(rows, fmpz_mat(rows), bias, 2**power * step.divisor)

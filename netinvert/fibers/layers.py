@@ -49,9 +49,7 @@ class Cell(NamedTuple):
     heights: np.ndarray
 
 
-def check_input(
-    layers: Sequence[Layer], x: np.ndarray, bounds: tuple[float, float] | None
-) -> np.ndarray:
+def check_input(layers: Sequence[Layer], x: np.ndarray, bounds) -> np.ndarray:
     """Return one input as float64; refuse a wrong shape or a value out of bounds."""
     x = np.asarray(x, "float64")
     first = next((one for one in layers if one.kernel is not None), layers[-1])
@@ -75,9 +73,7 @@ def check_input(
     return x
 
 
-def affine_steps(
-    layers: Sequence[Layer], shape: tuple[int, ...]
-) -> list[Affine | Bend]:
+def affine_steps(layers: Sequence[Layer], shape: tuple) -> list[Affine | Bend]:
     """Write a network on inputs of a shape as affine maps and bends, in float64."""
     steps = []
     for layer in layers:
@@ -86,8 +82,8 @@ def affine_steps(
         elif layer.kind == "dense":
             if len(shape) > 1:
                 raise ValueError(f"Flatten what goes into layer {layer.name!r} first.")
-            matrix = layer.kernel.astype("float64")
-            steps.append(Affine(layer.name, matrix, layer.bias.astype("float64"), 1))
+            weights = (a.astype("float64") for a in (layer.kernel, layer.bias))
+            steps.append(Affine(layer.name, *weights, 1))
         elif layer.kind in ("convolution", "average"):
             steps.append(sliding(layer, shape))
         shape = tuple(layer.shape)
@@ -120,9 +116,8 @@ def sliding(layer: Layer, shape: tuple[int, ...]) -> Affine:
         return Affine(layer.name, matrix, bias, 1)
     counts = matrix.sum(axis=0).astype(int)
     divisor = math.lcm(*counts.tolist())
-    return Affine(
-        layer.name, matrix * (divisor // counts), np.zeros(outside.size), divisor
-    )
+    matrix = matrix * (divisor // counts)
+    return Affine(layer.name, matrix, np.zeros(outside.size), divisor)
 
 
 def pattern(steps: Sequence[Affine | Bend], x: np.ndarray) -> list[np.ndarray]:

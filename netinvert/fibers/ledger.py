@@ -14,7 +14,7 @@ from netinvert import plots
 from netinvert.certificates import Layer
 from netinvert.fibers.layers import Bend, affine_steps, check_input
 from netinvert.fibers.polytope import one_thread
-from netinvert.fibers.reading import layers_of, steps_of
+from netinvert.fibers.reading import Network, layers_of, steps_of
 
 RANK = 1e-9  # relative to the largest pivot
 WALL = 1e-12  # a point closer to a wall lies on it, as far as rounding can tell
@@ -84,9 +84,7 @@ class Ledger:
 
 
 @one_thread
-def ledger(
-    network: keras.Model | Sequence[Layer], inputs: np.ndarray, points: int = 32
-) -> Ledger:
+def ledger(network: Network, inputs: np.ndarray, points: int = 32) -> Ledger:
     """Keep the books of a ReLU network.
 
     Parameters
@@ -97,12 +95,7 @@ def ledger(
     inputs : array (M, *input_shape)
         Data: its variance is shared out, and units that are never on are counted.
     points : int
-        At how many of the inputs, the first ones, the Jacobian is looked at.
-
-    Returns
-    -------
-    Ledger
-        With N = the smaller of M and ``points``.
+        At how many of the inputs, the first N, the Jacobian is looked at.
 
     Raises
     ------
@@ -146,7 +139,9 @@ def ledger(
             "or give the network biases.",
             stacklevel=3,
         )
-    if ends_in_softmax(network):  # each group loses the sum of its directions
+    keras_steps = [*steps_of(network)] if isinstance(network, keras.Model) else []
+    if keras_steps and keras_steps[-1].rest is keras.activations.softmax:
+        # Each group loses the sum of its directions.
         groups = jacobians.reshape(
             len(jacobians), -1, layers[-1].shape[-1], len(spread)
         )
@@ -189,8 +184,3 @@ def on_walls(values: np.ndarray, jacobians: np.ndarray) -> np.ndarray:
     """Say for each point whether a unit at 0 can turn on: bool (N,)."""
     slopes = np.linalg.norm(jacobians, axis=2)
     return ((abs(values) <= WALL * slopes) & (slopes > 0)).any(axis=1)
-
-
-def ends_in_softmax(network) -> bool:
-    plain = not isinstance(network, keras.Model)
-    return not plain and [*steps_of(network)][-1].rest is keras.activations.softmax

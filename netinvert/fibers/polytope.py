@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import NamedTuple
 
 import clarabel
@@ -41,9 +42,7 @@ class Polytope(NamedTuple):
     high: float
 
 
-def nearest(
-    polytope: Polytope, target: np.ndarray, reach: float = np.inf
-) -> np.ndarray:
+def nearest(polytope: Polytope, target: np.ndarray, reach=np.inf) -> np.ndarray:
     """Return the point of a polytope that is closest to a target.
 
     A projected Newton method (Bertsekas 1982) on the dual, which is concave,
@@ -103,11 +102,10 @@ def nearest(
 
 
 def no_point(polytope: Polytope, limited: bool) -> str:
-    equations = polytope.equal.sum()
+    count, where = polytope.equal.sum(), " within reach" if limited else ""
     return (
-        f"no input in [{polytope.low:g}, {polytope.high:g}]"
-        f"{' within reach' if limited else ''} fulfils all {equations} equations and "
-        f"{len(polytope.equal) - equations} inequalities"
+        f"no input in [{polytope.low:g}, {polytope.high:g}]{where} fulfils all {count} "
+        f"equations and {len(polytope.equal) - count} inequalities"
     )
 
 
@@ -135,9 +133,8 @@ def extremes(polytope: Polytope, start: np.ndarray) -> tuple[np.ndarray, np.ndar
                 target = start.copy()
                 target[pulled] = sign * FAR
                 best = np.maximum(best, sign * nearest(polytope, target))
-        for one in everything:
-            if best[one] < sign * wall - TOUCHING:
-                best[one] = -linear_program(polytope, -sign * (everything == one)).fun
+        for one in np.flatnonzero(best < sign * wall - TOUCHING):
+            best[one] = -linear_program(polytope, -sign * (everything == one)).fun
         ends.append(np.where(best > sign * wall - TOUCHING, wall, sign * best))
     return tuple(ends)
 
@@ -155,16 +152,12 @@ def center(polytope: Polytope) -> np.ndarray:
         room = (high - low) / 2**halvings
         raised = np.where(equal, values, values + room * lengths)
         inner = Polytope(rows, raised, equal, low + room, high - room)
-        try:
+        with suppress(Infeasible, RuntimeError):
             return nearest(inner, grey)
-        except (Infeasible, RuntimeError):
-            continue
     return nearest(polytope, grey)
 
 
-def hit_and_run(
-    polytope: Polytope, starts: np.ndarray, steps: int, seed: int
-) -> np.ndarray:
+def hit_and_run(polytope: Polytope, starts: np.ndarray, steps: int, seed: int):
     """Walk at random: over and over, to a random place on a random line.
 
     Hit-and-run (Smith 1984), one walk from each of the points (N, n) inside: after

@@ -45,6 +45,9 @@ ASKED |= dict.fromkeys(("sparse", "ragged", "optional"), False)
 ROUNDINGS = 8  # of the size that values would have if nothing cancelled
 
 
+Network = keras.Model | Sequence[Layer]
+
+
 class Step(NamedTuple):
     """A Keras layer, its plain layers, and the activation that these leave away."""
 
@@ -54,12 +57,16 @@ class Step(NamedTuple):
 
 
 class Unsupported(ValueError):
-    """A layer about which nothing exact can be said here."""
+    """A layer about which nothing exact can be said here, and what is known."""
+
+    def __init__(self, layer: keras.Layer, known: str):
+        super().__init__(
+            f"Layer {layer.name!r} ({type(layer).__name__}) is beyond exact statements "
+            f"here, which know {known}."
+        )
 
 
-def layers_of(
-    model: keras.Model | Sequence[Layer], upto: str | None = None
-) -> list[Layer]:
+def layers_of(model: Network, upto: str | None = None) -> list[Layer]:
     """Return the layers of a ReLU network as plain arrays, without Keras.
 
     Parameters
@@ -72,10 +79,6 @@ def layers_of(
     upto : str, optional
         The last layer wanted. What comes after may be of any kind.
 
-    Returns
-    -------
-    list of Layer
-
     Raises
     ------
     ValueError
@@ -87,9 +90,7 @@ def layers_of(
     return cut(listed(model), upto)
 
 
-def read(
-    model: keras.Model, upto: str | None = None, inputs: np.ndarray | None = None
-) -> list[Layer]:
+def read(model: keras.Model, upto: str | None = None, inputs=None) -> list[Layer]:
     """Translate a Keras model, and compare both on inputs (N, n), or on probes."""
     steps, found = [], []
     try:
@@ -100,11 +101,11 @@ def read(
                 break
             if step.rest not in (None, softmax):
                 name, home = step.rest.__name__, step.rest.__module__
-                raise unsupported(step.layer, f"not the activation {name!r} of {home}")
+                raise Unsupported(step.layer, f"not the activation {name!r} of {home}")
     except Unsupported as error:
         if not found:
             raise
-        raise Unsupported(
+        raise ValueError(
             f"{error} What comes before it, {[layer.name for layer in found]}, can "
             f"still be asked about: give layer={found[-1].name!r}, or instead of the "
             f"network layers_of(network, {found[-1].name!r})."
@@ -130,13 +131,13 @@ def cut(layers: Sequence[Layer], upto: str | None) -> list[Layer]:
     return list(layers[: len(names)])
 
 
-def first_affine(model: keras.Model | Sequence[Layer]) -> str:
+def first_affine(model: Network) -> str:
     """Return the name of the first layer with weights, before its activation."""
     plain = listed(model)
     if isinstance(model, keras.Model):
         plain = (layer for step in steps_of(model) for layer in step.plain)
     for layer in plain:
-        if layer.kind in ("dense", "convolution"):
+        if layer.kernel is not None:
             return layer.name
     raise ValueError("The network has no layer with weights.")
 
@@ -155,7 +156,7 @@ def steps_of(model: keras.Model) -> Iterator[Step]:
     """Translate a Keras model layer by layer, and stop at what has no translation."""
     forward.check_graph(model)
     if type(model) not in MODELS:
-        raise unsupported(model, "models of Keras's own class only")
+        raise Unsupported(model, "models of Keras's own class only")
     calls, before, ended = forward.calls_in(model), None, None
     for call in reversed(calls):
         check_call(call, before, calls, model)
@@ -171,7 +172,7 @@ def steps_of(model: keras.Model) -> Iterator[Step]:
             inner = [plain(layer, *shapes)]
         for step in inner:
             if ended is not None:
-                raise unsupported(ended, "a softmax only as the very last step")
+                raise Unsupported(ended, "a softmax only as the very last step")
             yield step
             if step.rest is softmax:
                 ended = step.layer
@@ -191,36 +192,36 @@ def check_call(call, before, calls: list, model: keras.Model) -> None:
             layer = next(joins, layer)
     ends = call.outputs[0] is model.outputs[0]
     if not linked or more or ends != last or len(model.outputs) > 1 or None in shape:
-        raise unsupported(layer, "only layers of known shape, one after the other")
+        raise Unsupported(layer, "only layers of known shape, one after the other")
     for name, value in call.arguments.kwargs.items():
         if value is not None and value is not False and value is not given[0]:
-            raise unsupported(layer, f"no call with {name}={value!r}")
+            raise Unsupported(layer, f"no call with {name}={value!r}")
 
 
 def check_settings(layer: keras.Layer) -> None:
     """Refuse another class than Keras's own, and any setting that is not read here."""
     if type(layer) not in (*CLASSES, *MODELS):
-        raise unsupported(layer, f"only {KNOWN}, each of Keras's own class")
+        raise Unsupported(layer, f"only {KNOWN}, each of Keras's own class")
     if forward.replaced(layer):
-        raise unsupported(layer, "no layer whose call was replaced")
+        raise Unsupported(layer, "no layer whose call was replaced")
     policy, types = layer.dtype_policy, {layer.dtype}
     if type(layer) is not keras.layers.InputLayer:
         types = {policy.compute_dtype, *(weight.dtype for weight in layer.weights)}
         types.add(policy.variable_dtype)
     plainly = type(policy) is keras.DTypePolicy and layer.quantization_mode is None
     if not plainly or len(types) > 1 or not types <= {"float32", "float64"}:
-        raise unsupported(layer, f"float32 or float64 throughout, not {policy.name!r}")
+        raise Unsupported(layer, f"float32 or float64 throughout, not {policy.name!r}")
     if isinstance(layer, (keras.Model, PreActivation)):
         return
     for key, value in layer.get_config().items():
         wanted = ASKED.get(key, value)
         read = key in READ or key in ASKED or key.endswith(IDLE_SETTINGS)
         if not read or wanted != value:
-            raise unsupported(layer, f"no setting {key}={value!r:.60}")
+            raise Unsupported(layer, f"no setting {key}={value!r:.60}")
     own = [getattr(layer, name, None) for name in ("kernel", "bias")]
     if [id(w) for w in own if w is not None] != [id(w) for w in layer.weights]:
         names = [weight.name for weight in layer.weights]
-        raise unsupported(layer, f"no other weights than kernel and bias, not {names}")
+        raise Unsupported(layer, f"no other weights than kernel and bias, not {names}")
 
 
 def plain(layer: keras.Layer, given: tuple, shape: tuple) -> Step:
@@ -234,7 +235,7 @@ def plain(layer: keras.Layer, given: tuple, shape: tuple) -> Step:
     if slope is not None:
         name += " before relu"
     elif rest is not None:  # what comes before it can still be told
-        name += f" before {title(rest)}"
+        name += f" before {getattr(rest, '__name__', type(rest).__name__)}"
     if type(layer) not in BENDS:
         found.append(weights_of(layer, name, given, shape))
     if slope is not None:
@@ -256,10 +257,6 @@ def bend_of(activation) -> tuple[float | None, object]:
     return None, None if activation is linear else activation
 
 
-def title(function) -> str:
-    return getattr(function, "__name__", type(function).__name__)
-
-
 def weights_of(layer: keras.Layer, name: str, given: tuple, shape: tuple) -> Layer:
     """Return the affine part of a layer."""
     if type(layer) in RESHAPING:
@@ -269,19 +266,17 @@ def weights_of(layer: keras.Layer, name: str, given: tuple, shape: tuple) -> Lay
         kernel, bias = (*layer.get_weights(), np.zeros(shape[-1], "float32"))[:2]
         settings = {"kernel": kernel, "bias": bias}
         if not all(np.isfinite(array).all() for array in (kernel, bias)):
-            raise unsupported(layer, "only weights that are finite numbers")
+            raise Unsupported(layer, "only weights that are finite numbers")
     if type(layer) is keras.layers.Dense:
         if len(given) != 1:
-            raise unsupported(layer, "Dense on vectors only: flatten first")
+            raise Unsupported(layer, "Dense on vectors only: flatten first")
         return Layer(name, "dense", shape, **settings)
     settings["window"] = tuple(size or layer.kernel_size)
     settings |= {"strides": tuple(layer.strides), "padding": layer.padding}
     return Layer(name, "average" if size else "convolution", shape, **settings)
 
 
-def confront(
-    model: keras.Model, steps: list[Step], layers: list[Layer], inputs, whole: bool
-) -> None:
+def confront(model, steps: list[Step], layers: list[Layer], inputs, whole) -> None:
     """Run a model and its plain layers on inputs (N, n); refuse where they part."""
     shape, kind = tuple(model.inputs[0].shape[1:]), model.inputs[0].dtype
     own = start = keras.ops.cast(np.reshape(inputs, (-1, *shape)), kind)
@@ -320,16 +315,8 @@ def part(layer: keras.Layer, own, mine: np.ndarray, allowed: np.ndarray) -> None
     """Refuse a layer or model whose own values are not those of its plain layers."""
     gaps = abs(np.reshape(np.asarray(own, "float64"), mine.shape) - mine)
     if not (gaps <= allowed).all():
-        raise Unsupported(
+        raise ValueError(
             f"{type(layer).__name__} {layer.name!r} gives other values than the plain "
             f"layers that were read: they part by {np.max(gaps):.2g}, where rounding "
-            f"explains {np.max(allowed):.2g}. So nothing exact can be said about it"
-            " or what comes after it."
+            f"explains {np.max(allowed):.2g}. Nothing exact can be said from there on."
         )
-
-
-def unsupported(layer: keras.Layer, known: str) -> Unsupported:
-    return Unsupported(
-        f"Layer {layer.name!r} ({type(layer).__name__}) is beyond exact statements "
-        f"here, which know {known}."
-    )

@@ -1,43 +1,37 @@
 """What cannot be known: other inputs with exactly the same output.
 
-The fiber of x is the set of all inputs with the same output as x. Within the
-activation region ("cell") of x, in which a ReLU network (piecewise linear) is affine,
-it is a polytope, and questions about it have answers: the point nearest to any
-picture, the range of every pixel, random points. Equality is handed over as a
-certificate that somebody else can verify.
+The fiber of x is the set of all inputs with the same output. Within the activation
+region ("cell") of x, in which a ReLU network (piecewise linear) is affine, it is a
+polytope: with a point nearest to any picture, a range of every pixel, random points.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import keras
 import numpy as np
 
-from netinvert.certificates import Certificate, Layer
+from netinvert.certificates import Certificate
 from netinvert.fibers import polytope
 from netinvert.fibers.exact import certify, independent
 from netinvert.fibers.layers import affine_steps, cell, check_input, pattern
 from netinvert.fibers.polytope import Infeasible, Polytope
-from netinvert.fibers.reading import first_affine, layers_of, read
+from netinvert.fibers.reading import Network, first_affine, layers_of, read
 
 MARGIN = 1e-6  # from the walls of a cell, so that an exact answer stays inside
 HALFWAY = 0.3  # between a face of the fiber and its middle
 LEAST_GAIN = 1e-3  # of the distance: what makes another cell worth while
 
-Network = keras.Model | Sequence[Layer]
 Bounds = tuple[float, float]
+UNIT = (0.0, 1.0)
 
 
 def collision(
-    network: Network, x: np.ndarray, toward: np.ndarray, bounds: Bounds = (0.0, 1.0)
+    network: Network, x: np.ndarray, toward: np.ndarray, bounds: Bounds = UNIT
 ) -> Certificate:
     """Find the input closest to a picture that the first layer cannot tell from x.
 
     The first layer (Dense or Conv2D) has equal values before its activation, so
-    everything after it is equal as well, whatever it may be.
-
-    Parameters, answer and errors are those of :func:`metamer`.
+    everything after it is equal too. The rest is as for :func:`metamer`.
     """
     return metamer(network, x, toward, first_affine(network), bounds)
 
@@ -48,7 +42,7 @@ def metamer(
     x: np.ndarray,
     toward: np.ndarray,
     layer: str | None = None,
-    bounds: Bounds = (0.0, 1.0),
+    bounds: Bounds = UNIT,
     crossings: int = 5,
 ) -> Certificate:
     """Find an input close to a picture with the same output as x.
@@ -67,13 +61,12 @@ def metamer(
     bounds : (low, high)
         The range of every number of an input.
     crossings : int
-        How often the search may go on in another cell. With 0 it stays in that
-        of x.
+        How often the search may go on in another cell; with 0 it stays in that of x.
 
     Returns
     -------
     Certificate
-        ``inputs[0]`` is x, ``inputs[1]`` its metamer.
+        Its ``inputs`` are x and its metamer.
 
     Raises
     ------
@@ -104,7 +97,9 @@ def metamer(
     for _ in range(crossings):
         # The best point so far lies on some walls. Behind them it is as good, and
         # perhaps not yet the best.
-        beyond = flip(on, here.walls @ found - here.heights < 2 * MARGIN)
+        crossed = here.walls @ found - here.heights < 2 * MARGIN
+        parts = np.split(crossed, np.cumsum([len(units) for units in on])[:-1])
+        beyond = [units ^ part for units, part in zip(on, parts, strict=bool(on))]
         there = cell(steps, beyond, x.size)
         reach = (1 - LEAST_GAIN) * np.linalg.norm(found - toward)
         try:
@@ -116,7 +111,7 @@ def metamer(
     if np.allclose(found, x, rtol=0, atol=MARGIN):
         raise Infeasible(
             f"of all inputs in this cell with the same values at {name!r}, x itself is "
-            "the closest to the picture. Ask for another picture"
+            "the closest to the picture: ask for another"
         )
     proof = certify(layers, steps, on, here.jacobian, x, found, shape, bounds)
     if isinstance(network, keras.Model):  # it must agree, here too
@@ -125,26 +120,20 @@ def metamer(
 
 
 def fiber(
-    network: Network,
-    x: np.ndarray,
-    layer: str | None = None,
-    bounds: Bounds = (0.0, 1.0),
+    network: Network, x: np.ndarray, layer: str | None = None, bounds: Bounds = UNIT
 ) -> Polytope:
     """Return all inputs in the cell of x with the same output: a polytope.
 
     Its points are flat inputs. Parameters are those of :func:`metamer`.
     """
     _, x, _, _, here = around(network, x, layer, bounds)
-    x = x.ravel()
-    return within(here, here.jacobian @ x + here.offset, x, bounds)
+    outputs = here.jacobian @ x.ravel() + here.offset
+    return within(here, outputs, x.ravel(), bounds)
 
 
 @polytope.one_thread
 def widths(
-    network: Network,
-    x: np.ndarray,
-    layer: str | None = None,
-    bounds: Bounds = (0.0, 1.0),
+    network: Network, x: np.ndarray, layer: str | None = None, bounds: Bounds = UNIT
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the smallest and the largest value that each pixel can take.
 
@@ -166,7 +155,7 @@ def samples(
     x: np.ndarray,
     count: int,
     layer: str | None = None,
-    bounds: Bounds = (0.0, 1.0),
+    bounds: Bounds = UNIT,
     steps: int = 200,
     seed: int = 0,
 ) -> np.ndarray:
@@ -176,10 +165,8 @@ def samples(
     ----------
     network, x, layer, bounds
         As for :func:`metamer`.
-    count : int
-    steps : int
-        Length of the random walk that ends in a sample.
-    seed : int
+    count, steps, seed : int
+        How many; the length of the random walk that ends in each; its beginning.
 
     Returns
     -------
@@ -266,10 +253,3 @@ def within(here, outputs, inside: np.ndarray | None, bounds: Bounds) -> Polytope
     rows = np.concatenate([here.jacobian[kept], here.walls])
     values = np.concatenate([(outputs - here.offset)[kept], here.heights + margin])
     return Polytope(rows, values, np.arange(len(rows)) < rank, *bounds)
-
-
-def flip(on: list[np.ndarray], crossed: np.ndarray) -> list[np.ndarray]:
-    """Change the side of the units whose wall is crossed."""
-    ends = np.cumsum([len(units) for units in on])[:-1]
-    parts = np.split(crossed, ends) if on else []
-    return [units ^ part for units, part in zip(on, parts, strict=True)]
