@@ -142,13 +142,11 @@ def ledger(network: Network, inputs: np.ndarray, points: int = 32) -> Ledger:
     keras_steps = [*steps_of(network)] if isinstance(network, keras.Model) else []
     if keras_steps and keras_steps[-1].rest is keras.activations.softmax:
         # Each group loses the sum of its directions.
-        groups = jacobians.reshape(
-            len(jacobians), -1, layers[-1].shape[-1], len(spread)
-        )
-        jacobians = (groups - groups.mean(axis=2, keepdims=True)).reshape(
-            jacobians.shape
-        )
-        books["softmax"] = (values.shape[1], 0, look(jacobians, spread, points))
+        shape = (len(jacobians), -1, layers[-1].shape[-1], len(spread))
+        groups = jacobians.reshape(shape)
+        groups = groups - groups.mean(axis=2, keepdims=True)
+        seen = look(groups.reshape(jacobians.shape), spread, points)
+        books["softmax"] = (values.shape[1], 0, seen)
     widths, dead, seen = map(np.array, zip(*books.values(), strict=True))
     invisible = np.clip(1 - seen[..., 1] / total, 0, 1)
     ranks = seen[..., 0].astype(int)
