@@ -1,13 +1,10 @@
 """What a search minimises: terms that add and scale.
 
-A term is one of two kinds. A *mismatch* compares the network's outputs with the
-targets; a *prior* looks at the inputs alone and is small for plausible ones. Terms
-combine with ``+`` and with a number in front, and are always minimised::
-
-    squared_error + 0.3 * total_variation
-
-Every term gives one number per example, so that the examples of a batch cannot
-influence each other. A prior of your own takes a few lines::
+A *mismatch* compares the network's outputs with the targets; a *prior* looks at the
+inputs alone and is small for plausible ones. Terms combine with ``+`` and with a number
+in front, and are always minimised: ``squared_error + 0.3 * total_variation``. Each
+gives one number per example, so that the examples of a batch cannot influence each
+other. A prior of your own takes a few lines::
 
     @prior
     def ink(inputs):
@@ -18,7 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from types import FunctionType
 
@@ -49,17 +46,12 @@ class Objective:
     terms: tuple[Term, ...]
 
     def __call__(self, inputs, outputs, targets):
-        return tf.add_n(
-            [
-                term.weight
-                * (
-                    term.function(outputs, targets)
-                    if term.compares
-                    else term.function(inputs)
-                )
-                for term in self.terms
-            ]
-        )
+        values = [
+            term.function(outputs, targets) if term.compares else term.function(inputs)
+            for term in self.terms
+        ]
+        weights = [term.weight for term in self.terms]
+        return tf.add_n([w * value for w, value in zip(weights, values, strict=True)])
 
     @property
     def mismatch(self) -> Objective:
@@ -92,15 +84,12 @@ class Objective:
             return NotImplemented
         if not 0 <= weight < float("inf"):
             raise ValueError(
-                f"a term's weight must be a finite number of at least 0, since "
-                f"objectives are always minimised; got {weight!r}"
+                "a term's weight must be a finite number of at least 0: objectives are "
+                f"always minimised; got {weight!r}"
             )
-        return Objective(
-            tuple(
-                Term(float(weight) * term.weight, term.function, term.compares)
-                for term in self.terms
-            )
-        )
+        weight = float(weight)
+        terms = (replace(term, weight=weight * term.weight) for term in self.terms)
+        return Objective(tuple(terms))
 
     __rmul__ = __mul__
 
@@ -144,8 +133,7 @@ def squared_error(outputs, targets):
 def cross_entropy(outputs, targets):
     """Cross-entropy of logits against a wanted class, as one-hot or probabilities.
 
-    Its gradient does not vanish at a confident wrong answer, as that of a squared
-    error on softmax outputs does.
+    Unlike a squared error's, its gradient does not vanish at a confident wrong answer.
     """
     return tf.nn.softmax_cross_entropy_with_logits(targets, outputs)
 
@@ -154,8 +142,8 @@ def cross_entropy(outputs, targets):
 def relative_error(outputs, targets):
     """Squared error as a share of the target's own mean square.
 
-    On this scale one weight of a prior suits every layer, whether its values are
-    small or large. An all-zero target counts as one of mean square 1e-6.
+    On this scale one weight of a prior suits every layer. An all-zero target counts as
+    one of mean square 1e-6.
     """
     size = per_example(tf.square(targets))
     return per_example(tf.square(outputs - targets)) / tf.maximum(size, 1e-6)
@@ -169,13 +157,13 @@ def total_variation(inputs):
     """
     if inputs.shape.rank != 4:
         raise ValueError(
-            f"total_variation needs images of shape (N, height, width, channels), "
-            f"got {tuple(inputs.shape)}; leave it out for vector inputs"
+            "total_variation needs images (N, height, width, channels), got "
+            f"{tuple(inputs.shape)}; leave it out for vector inputs"
         )
     if 1 in inputs.shape[1:3]:
         raise ValueError(
-            f"total_variation compares neighbors, and images of {inputs.shape[1]} by "
-            f"{inputs.shape[2]} pixels have none in one direction: leave it out, as in "
+            f"images of {inputs.shape[1]} by {inputs.shape[2]} pixels have no neighbors "
+            "in one direction, which total_variation compares: leave it out, as in "
             "GradientInversion(relative_error)"
         )
     down = inputs[:, 1:, :-1] - inputs[:, :-1, :-1]
@@ -186,8 +174,5 @@ def total_variation(inputs):
 
 @prior
 def alpha_norm(inputs):
-    """Mean of ``|value| ** 6``: punishes extreme values, spares small ones.
-
-    Mahendran & Vedaldi 2015, with their exponent of 6.
-    """
+    """Mean of ``|value| ** 6``, against extreme values (Mahendran & Vedaldi 2015)."""
     return per_example(tf.square(inputs) ** 3)

@@ -1,7 +1,7 @@
 """Method 1, gradient search: change the input until the output matches.
 
-The same search, :func:`search`, moves the pixels here and the code of an autoencoder
-in :mod:`netinvert.methods.autoencoder`: only the parametrization differs.
+:func:`search` moves the pixels here, and the code of an autoencoder in
+:mod:`netinvert.methods.autoencoder`: only the parametrization differs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from netinvert.forward import as_function
-from netinvert.inversion import check_count, check_positive
+from netinvert.inversion import check_count, check_positive, is_image
 from netinvert.methods.parametrization import (
     Box,
     Free,
@@ -36,8 +36,8 @@ from netinvert.objectives import Objective, relative_error, total_variation
 class GradientInversion:
     """Search in the input itself, by gradient descent on an objective.
 
-    Needs nothing but the network. Gives an input that fits the target; which of the
-    many that fit depends on the start and on the prior.
+    Needs nothing but the network. Which of the many inputs that fit the target it
+    finds depends on the start and on the prior.
 
     Parameters
     ----------
@@ -46,20 +46,17 @@ class GradientInversion:
         ``relative_error + 0.1 * total_variation``.
     start : "mean", "noise", array or Method
         Where to begin: the mean of the inputs given to ``fit`` (without them, the
-        middle of the bounds, or 0 where there are none); noise, the same for every
-        target; an input or one for each target; what another method proposes.
-    steps : int
-        Steps of Adam.
-    learning_rate : float
-        Its first step size; it falls to 0 along a cosine, so that the search ends
-        at rest. In units of the code: of inputs where there are no bounds, of the
-        sigmoid's argument where there are.
+        middle of the bounds, or 0); noise, the same for every target; an input or
+        one for each target; what another method proposes.
+    steps, learning_rate : int, float
+        Steps of Adam, and the first step size, which falls to 0 along a cosine. It is
+        in units of the inputs, or, within bounds, of the sigmoid's argument.
     restarts : int
         Searches per target, from ``start`` and then from different noise; the one
         with the smallest mismatch is kept.
     jit_compile : bool or "auto"
-        Whether XLA compiles the search; "auto" decides by the size of the search
-        and, on a processor, leaves convolutions to TensorFlow.
+        Whether XLA compiles the search; "auto" decides by its size and, on a
+        processor, leaves convolutions to TensorFlow.
     """
 
     objective: Objective | None = None
@@ -79,10 +76,7 @@ class GradientInversion:
         fit_start(self, forward, inputs)
         return self
 
-    @property
-    def input_shape_(self) -> tuple[int, ...] | None:
-        """Shape of one input, once fitted."""
-        return shape_known_to(self)
+    input_shape_ = property(shape_known_to)
 
     def solve(self, forward, targets, *, bounds, seed, input_shape):
         """Propose inputs for a batch of targets; see :class:`netinvert.Method`."""
@@ -100,9 +94,8 @@ class GradientInversion:
 
 def default_objective(input_shape: tuple[int, ...]) -> Objective:
     """Match the output; among images that do, prefer those with clear outlines."""
-    if len(input_shape) == 3:
-        return relative_error + 0.1 * total_variation
-    return relative_error
+    images = is_image(input_shape)
+    return relative_error + 0.1 * total_variation if images else relative_error
 
 
 def check_search(method) -> None:
@@ -110,19 +103,14 @@ def check_search(method) -> None:
     method.steps = check_count("steps", method.steps)
     method.restarts = check_count("restarts", method.restarts)
     method.learning_rate = check_positive("learning_rate", method.learning_rate)
-    if not (isinstance(method.jit_compile, bool) or method.jit_compile == "auto"):
+    jit, objective = method.jit_compile, method.objective
+    if not (isinstance(jit, bool) or jit == "auto"):
+        raise ValueError(f'jit_compile must be True, False or "auto", got {jit!r}')
+    looks = isinstance(objective, Objective) and objective.mismatch.terms
+    if objective is not None and not looks:
         raise ValueError(
-            f'jit_compile must be True, False or "auto", got {method.jit_compile!r}'
-        )
-    if not isinstance(method.objective, Objective | None):
-        raise ValueError(
-            f"objective must be built from netinvert.objectives, for example "
-            f"squared_error + 0.1 * total_variation; got {method.objective!r}"
-        )
-    if method.objective is not None and not method.objective.mismatch.terms:
-        raise ValueError(
-            f"the objective {method.objective!r} never looks at the target: add a "
-            "term that compares, such as squared_error"
+            "objective must be built from netinvert.objectives, such as squared_error; "
+            f"{objective!r} never looks at the target"
         )
 
 
@@ -191,12 +179,9 @@ def build_search(forward, parametrization, shape, objective, xla):
     def look(code, targets):
         code = tf.reshape(code, (-1, *shape))
         inputs = parametrization.draw(code)
-        outputs = function(inputs)
-        return (
-            inputs,
-            objective.mismatch(inputs, outputs, targets),
-            objective(inputs, outputs, targets) + parametrization.penalty(code),
-        )
+        seen = inputs, function(inputs), targets
+        total = objective(*seen) + parametrization.penalty(code)
+        return inputs, objective.mismatch(*seen), total
 
     def step_of_adam(step, code, mean, square, targets, rate, steps):
         # By hand: Keras's Adam needs variables of a fixed batch size, and its
@@ -229,10 +214,9 @@ def build_search(forward, parametrization, shape, objective, xla):
 
 
 def use_xla(settings, targets: int, *networks) -> bool:
-    """Resolve "auto" for a search.
+    """Resolve "auto": XLA nearly halves the steps of dense networks, after a second.
 
-    XLA makes the steps of dense networks nearly twice as fast but needs a second to
-    compile them for each size of batch; convolutions it slows down on a processor.
+    It compiles for each size of batch; convolutions it slows down on a processor.
     """
     if settings.jit_compile != "auto":
         return settings.jit_compile
@@ -257,25 +241,21 @@ def convolves(network) -> bool:
 def in_graph(function, **options):
     """Compile a function, for batches of any size."""
     compiled = tf.function(function, reduce_retracing=True, **options)
-    # TensorFlow counts traces by where a function once stood in memory, and would
-    # warn a reader who inverts five networks.
+    # It would warn a reader who inverts five networks.
     compiled._omit_frequent_tracing_warning = True
     return compiled
 
 
 def traceable(forward):
     """A forward network as a function for compiled searches."""
-    function = as_function(forward)
-    if isinstance(forward, keras.Layer):  # Keras needs no autograph; others may
-        return function
-    return in_graph(function)
+    function = as_function(forward)  # Keras needs no autograph; others may
+    return function if isinstance(forward, keras.Layer) else in_graph(function)
 
 
 def compiled(build, forward, *what, steady=True):
     """Build a search for a forward network, or take the one built last time.
 
-    What is compiled has frozen whatever it reads, such as weights in a NumPy array.
-    It follows only the weights of Keras models: so only theirs is kept.
+    What is compiled has frozen all that it reads but the weights of Keras models.
     """
     if steady and isinstance(forward, keras.Layer):
         return kept(build, forward, *what)
@@ -294,8 +274,8 @@ def in_tensorflow():
         yield
     except NotImplementedError as error:
         raise ValueError(
-            "a search needs the forward function and its objective to be built from "
-            f"TensorFlow or Keras operations, also where NumPy has the same: {error}"
+            "a search needs a forward function and an objective built from TensorFlow "
+            f"or Keras operations, also where NumPy has the same: {error}"
         ) from error
 
 

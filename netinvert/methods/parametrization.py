@@ -1,8 +1,7 @@
 """What a search moves, where it begins, and which of several ends is kept.
 
-What a search moves is a *code*; a parametrization draws the input from the code. For
-pixels within bounds the code is unbounded and a sigmoid puts it inside, so that no
-clipping afterwards can spoil the match. A decoder is another parametrization.
+What a search moves is a *code*; a parametrization draws the input from it. For pixels
+within bounds a sigmoid does, so that no clipping afterwards can spoil the match.
 """
 
 from __future__ import annotations
@@ -30,15 +29,12 @@ class Free:
     """The code is the input."""
 
     def draw(self, code):
-        """Inputs (N, *input_shape) for codes (N, ...)."""
         return tf.identity(code)
 
     def encode(self, inputs: np.ndarray) -> np.ndarray:
-        """Codes for inputs."""
         return inputs
 
-    def penalty(self, code):
-        """A prior on codes, one number for each or 0, which joins the objective."""
+    def penalty(self, code):  # a prior on codes, which joins the objective
         return 0.0
 
 
@@ -61,18 +57,13 @@ class Box(Free):
 
 @dataclass(frozen=True)
 class Drawing:
-    """A decoder draws inputs that it knows, from codes of mean 0 and variance 1.
-
-    ``center`` (k,) and ``spread`` are those of the decoder's own codes, ``prior`` the
-    weight of a code's mean square. What is drawn beyond the bounds is clipped, before
-    the network sees it.
-    """
+    """A decoder draws inputs that it knows, from codes of mean 0 and variance 1."""
 
     decoder: keras.Model
-    center: tuple
+    center: tuple  # (k,) and spread, of the decoder's own codes
     spread: float
-    prior: float
-    bounds: tuple | None
+    prior: float  # the weight of a code's mean square
+    bounds: tuple | None  # to which it is clipped, before the network sees it
 
     def draw(self, code):
         raw = tf.cast(code, "float32") * self.spread + tf.constant(self.center)
@@ -93,13 +84,11 @@ def as_tuple(values):
 
 
 def check_start(start, names=("mean", "noise")) -> None:
-    if isinstance(start, str) and start not in names:
+    wrong = start not in names if isinstance(start, str) else isinstance(start, type)
+    if wrong:
+        got = repr(start) if isinstance(start, str) else f"{start}: add parentheses"
         named = ", ".join(f'"{name}"' for name in names)
-        raise ValueError(f"start must be {named}, an array or a method, got {start!r}")
-    if isinstance(start, type):
-        raise ValueError(
-            f"start must be a method, got its class; write {start.__name__}()"
-        )
+        raise ValueError(f"start must be {named}, an array or a method, got {got}")
 
 
 def fit_start(method, forward, inputs) -> np.ndarray:
@@ -112,10 +101,9 @@ def fit_start(method, forward, inputs) -> np.ndarray:
 
 
 def shape_known_to(method) -> tuple[int, ...] | None:
-    """Shape of an input, from what the method or its start was fitted on."""
-    if method.mean_ is not None:
-        return method.mean_.shape
-    return getattr(method.start, "input_shape_", None)
+    """Shape of one input, once the method or its start is fitted."""
+    known = getattr(method.start, "input_shape_", None)
+    return known if method.mean_ is None else method.mean_.shape
 
 
 def starting_inputs(start, mean, forward, targets, *, bounds, seed, input_shape):
@@ -123,13 +111,11 @@ def starting_inputs(start, mean, forward, targets, *, bounds, seed, input_shape)
     if isinstance(start, Method):
         if names_class(start):
             check_classes(targets)
-        inputs, _ = start.solve(
-            forward, targets, bounds=bounds, seed=seed, input_shape=input_shape
-        )
+        task = {"bounds": bounds, "seed": seed, "input_shape": input_shape}
+        inputs, _ = start.solve(forward, targets, **task)
     elif not isinstance(start, str):
         inputs = checked_start(start, len(targets), input_shape)
-    # The noise does not depend on the target's place in the batch: so neither does
-    # the answer.
+    # One noise for all: the answer does not depend on a target's place in the batch.
     elif start == "noise" and bounds is None:
         inputs = np.random.default_rng(seed).standard_normal(input_shape)
     elif start == "noise":
@@ -143,25 +129,19 @@ def starting_inputs(start, mean, forward, targets, *, bounds, seed, input_shape)
         )
     else:
         inputs = mean
-    return np.array(
-        np.broadcast_to(inputs, (len(targets), *input_shape)), targets.dtype
-    )
+    shape = len(targets), *input_shape
+    return np.array(np.broadcast_to(inputs, shape), targets.dtype)
 
 
-def checked_start(start, count: int, input_shape) -> np.ndarray:
+def checked_start(start, count: int, shape) -> np.ndarray:
     """Return a start array if it fits the targets and the network."""
-    try:
-        inputs = as_numbers(start)
-    except (TypeError, ValueError) as error:
+    wanted = 'start must be "mean", "noise", an array of real numbers or a method'
+    inputs = as_numbers(start, f"{wanted}; got {start!r:.80}")
+    if inputs.shape not in (shape, (count, *shape)):
         raise ValueError(
-            'start must be "mean", "noise", an array of real numbers or a method; '
-            f"got {start!r:.80}: {error}"
-        ) from error
-    if inputs.shape not in (input_shape, (count, *input_shape)):
-        raise ValueError(
-            f"a start array must be one input of shape {input_shape} or one for each "
-            f"target, {(count, *input_shape)}; got {inputs.shape}. (More targets than "
-            "batch_size are searched in chunks: raise batch_size.)"
+            f"a start array must be one input of shape {shape} or one for each target, "
+            f"{(count, *shape)}; got {inputs.shape}. (More targets than batch_size are "
+            "searched in chunks: raise batch_size.)"
         )
     if not (np.abs(inputs) <= LARGEST).all():
         raise ValueError("the start holds NaN, infinity or numbers beyond float32")
@@ -185,14 +165,13 @@ def best_of_restarts(method, search_from, targets, seed: int):
     order = np.nan_to_num(np.stack(mismatches), nan=np.inf)
     best = np.argmin(np.maximum(order, level), axis=0)
 
-    def chosen(values, axis):
-        """Of the searches' values, those of the best search for each target."""
-        rows = np.moveaxis(np.stack(values), axis + 1, 1)
+    def chosen(values):  # (searches, ..., N or fewer, ...) with N on axis 1
+        rows = np.stack(values)
         count = rows.shape[1]
-        return np.moveaxis(rows[best[:count], np.arange(count)], 0, axis)
+        return rows[best[:count], np.arange(count)]
 
-    history = {
-        key: chosen([history[key] for history in histories], axis=1)
-        for key in ("objective", "inputs")
-    }
-    return chosen(inputs, axis=0), {"step": histories[0]["step"], **history}
+    history = {"step": histories[0]["step"]}
+    for key in ("objective", "inputs"):
+        values = chosen([np.swapaxes(one[key], 0, 1) for one in histories])
+        history[key] = np.swapaxes(values, 0, 1)
+    return chosen(inputs), history
