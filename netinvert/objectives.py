@@ -162,7 +162,7 @@ def total_variation(inputs):
         )
     if 1 in inputs.shape[1:3]:
         raise ValueError(
-            f"images of {inputs.shape[1]} by {inputs.shape[2]} pixels have no neighbors "
+            f"images of {inputs.shape[1]} by {inputs.shape[2]} pixels have no neighbor "
             "in one direction, which total_variation compares: leave it out, as in "
             "GradientInversion(relative_error)"
         )

@@ -1,10 +1,9 @@
 """Second-order search: solve f(x) = y by Levenberg's and Marquardt's damped steps.
 
 Gradient descent knows which way is down; the Jacobian J = df/dx also knows how far.
-An output of k numbers needs only k rows of it and a k x k system for each step, and
-a handful of steps where gradient descent takes hundreds. Of the many steps dx with
-J dx = y - f(x) it takes the shortest. What "short" means is up to a prior
-covariance, and that is where knowledge of the inputs enters.
+Of the many steps dx with J dx = y - f(x) it takes the shortest, by a k x k system for
+outputs of k numbers. What "short" means is up to a prior covariance, and that is where
+knowledge of the inputs enters.
 """
 
 from __future__ import annotations
@@ -52,16 +51,17 @@ class LevenbergMarquardt:
         The prior covariance of a change, which says what "short" means. "identity":
         every input value costs the same. "inputs": a change costs little if inputs
         given to ``fit`` often differ by it. "errors": if the starting method is
-        often wrong by it. Or an object of your own: see Notes.
+        often wrong by it. Or an object with ``fit(forward, inputs, start)``, called
+        after the start was fitted, and ``at(inputs, targets)``, which returns the
+        :class:`~netinvert.methods.prior_covariance.Spread` at the inputs (N, ...)
+        where the search starts.
     autoencoder : None, "digits" or keras.Model
-        None: search in the input. Otherwise search in the code of this autoencoder,
-        as for :class:`netinvert.AutoencoderInversion`; the covariance is then that
-        of its codes.
+        Not None: search in its code, as :class:`netinvert.AutoencoderInversion`
+        does; the covariance is then that of its codes.
     steps : int
         Most Jacobians computed for a target.
     restarts : int
-        Searches per target, from ``start`` and then from different noise; the one
-        with the smallest mismatch is kept.
+        As for :class:`netinvert.GradientInversion`.
 
     Raises
     ------
@@ -70,24 +70,16 @@ class LevenbergMarquardt:
 
     Notes
     -----
-    A target leaves the batch when its outputs match to the last digits that their
-    type can hold, or when its error falls no more; the others go on.
-
-    Bounds are kept in every step: a value that would leave them stays at the bound,
-    and the others take over its share.
+    A target leaves the batch when its outputs match to the last digits of their
+    type, or when its error falls no more. In bounds, a value that would leave them
+    stays there, and the others take over its share of the step.
 
     Where a ReLU ends the network, its zeros say only "not above 0". In a Keras model
-    whose last layer has or is that ReLU, the search sees the values before it, takes
-    those zeros as inequalities, and most targets converge. In other networks it
-    cannot see how to turn on a unit that is off: then a target may end where its
-    error falls no more, and ``converged`` tells. Nor can it leave a start where the
-    network has no slope at all, such as 0 in a ReLU network without biases: begin
-    at "noise" there.
-
-    A prior covariance is an object with ``fit(forward, inputs, start)``, called after
-    the start has been fitted, and ``at(inputs, targets)``, which returns the
-    :class:`~netinvert.methods.prior_covariance.Spread` at the inputs (N, ...) where
-    the search starts.
+    whose last layer has or is that ReLU, the search sees the values before it, and
+    takes those zeros as inequalities. In other networks it cannot turn on a unit that
+    is off: a target may end unmatched there, and ``converged`` tells. Nor can it leave
+    a start without any slope, such as 0 in a ReLU network without biases: begin at
+    "noise".
 
     Examples
     --------
@@ -134,9 +126,7 @@ class LevenbergMarquardt:
         self.covariance_.fit(forward, inputs, self.start)
         return self
 
-    @property
-    def input_shape_(self) -> tuple[int, ...] | None:
-        return shape_known_to(self)
+    input_shape_ = property(shape_known_to)
 
     def solve(self, forward, targets, *, bounds, seed, input_shape):
         """Propose inputs for a batch of targets; see :class:`netinvert.Method`."""
@@ -144,18 +134,12 @@ class LevenbergMarquardt:
         def search_from(start, seed):
             task = {"bounds": bounds, "seed": seed, "input_shape": input_shape}
             if self.code_ is None:
-                begin, box = bounds, bounds
                 begin = starting_inputs(start, self.mean_, forward, targets, **task)
-                parametrization = Free()
-            else:
-                box = None  # the decoder keeps what it draws within the bounds
-                begin, parametrization = self.code_.starting_codes(
-                    start, forward, targets, **task
-                )
-            spread = spread_at(self.covariance_, begin, targets)
-            return second_order_search(
-                forward, targets, begin, parametrization, spread, box, self.steps
-            )
+                what = begin, Free(), bounds
+            else:  # the decoder keeps what it draws within the bounds
+                what = *self.code_.starting_codes(start, forward, targets, **task), None
+            spread = spread_at(self.covariance_, what[0], targets)
+            return second_order_search(forward, targets, *what, spread, self.steps)
 
         return best_of_restarts(self, search_from, targets, seed)
 
@@ -179,13 +163,10 @@ class State(NamedTuple):
     going: tf.Tensor  # (N,) bool
 
 
-def second_order_search(
-    forward, targets, codes, parametrization, spread, bounds, steps
-):
+def second_order_search(forward, targets, codes, drawing, bounds, spread, steps):
     """Move codes (N, ...), within bounds, until the inputs they draw give the targets.
 
-    ``spread`` is the prior covariance at the codes, ``steps`` the most Jacobians for
-    a target. Returns inputs, mismatch and history, as :func:`gradient.search` does.
+    Returns inputs, mismatch and history, as :func:`gradient.search` does.
     """
     shape = codes.shape[1:]
     dtype = np.promote_types(targets.dtype, "float32")  # half has no linear algebra
@@ -201,13 +182,12 @@ def second_order_search(
     scale, factor, floor = spread
     scale = scale if scale is None else np.broadcast_to(scale, codes.shape)
     factor = factor if factor is None else tf.constant(factor, dtype)
-    box = None
+    box = bounds
     if bounds is not None:
         box = np.stack([np.broadcast_to(bound, shape).ravel() for bound in bounds])
         box = tf.constant(box, dtype)
-        # Outside, a start may fit better than whatever the box has to offer.
-        codes = np.clip(codes, *box.numpy())
-    search = compiled(build_second_order, forward, parametrization, shape)
+        codes = np.clip(codes, *box.numpy())  # outside, a start may fit better
+    search = compiled(build_second_order, forward, drawing, shape)
     count = max(1, LARGEST_JACOBIAN // size)
     found = []
     with in_tensorflow():
@@ -222,7 +202,6 @@ def second_order_search(
 
 def run(begin, improve, draw, codes, targets, metric, steps: int):
     """Search for some targets, one Jacobian after the other."""
-    # Most happens in the first steps.
     marks = np.unique(np.geomspace(1, steps, RECORDED_STEPS).round().astype(int))
     state = begin(codes, targets)
     seen = [state]
@@ -234,9 +213,8 @@ def run(begin, improve, draw, codes, targets, metric, steps: int):
         if step + 1 in marks:
             seen.append(state)
     seen += [state] * (len(marks) + 1 - len(seen))  # where it ended, it stays
-    shown = draw(
-        tf.concat([state.codes[:RECORDED_INPUTS] for state in seen], 0)
-    ).numpy()
+    codes = [state.codes[:RECORDED_INPUTS] for state in seen]
+    shown = draw(tf.concat(codes, 0)).numpy()
     history = {
         "step": np.append(0, marks),
         "objective": np.stack([state.errors for state in seen]),
@@ -245,13 +223,13 @@ def run(begin, improve, draw, codes, targets, metric, steps: int):
     return draw(state.codes).numpy(), state.errors.numpy(), history
 
 
-def build_second_order(forward, parametrization, shape):
+def build_second_order(forward, drawing, shape):
     """Compile the start and a step of a search, for codes (N, n), targets (N, k)."""
     forward, rectified = before_relu(forward)
     function = traceable(forward)
 
     def draw(codes):
-        return parametrization.draw(tf.reshape(codes, (-1, *shape)))
+        return drawing.draw(tf.reshape(codes, (-1, *shape)))
 
     def outputs_of(codes):
         values = function(draw(codes))
@@ -275,7 +253,7 @@ def build_second_order(forward, parametrization, shape):
             lambda values: values if values is None else tf.gather_nd(values, rows),
             (state, targets, scale),
         )
-        # Who begins at one input shares its Jacobian; else it takes 1.3 times as long.
+        # Who begins at one input shares its Jacobian: else 1.3 times as long.
         alike = tf.reduce_all(part.codes == part.codes[:1])
         codes = tf.cond(alike, lambda: part.codes[:1], lambda: part.codes)
         jacobian = jacobian_at(codes, targets.shape[1])
@@ -296,12 +274,8 @@ def build_second_order(forward, parametrization, shape):
             stalled &= ~whole  # what stalls in the whole covariance may yet go on
         done = matched(part.missing, targets)
         part = part._replace(going=~(stalled | done))
-        return State(
-            *(
-                tf.tensor_scatter_nd_update(old, rows, new)
-                for old, new in zip(state, part, strict=True)
-            )
-        )
+        both = zip(state, part, strict=True)
+        return State(*(tf.tensor_scatter_nd_update(a, rows, b) for a, b in both))
 
     def jacobian_at(codes, size):
         """Derivatives (N, k, n) of k = size outputs by codes (N, n)."""
@@ -319,14 +293,13 @@ def build_second_order(forward, parametrization, shape):
         good = errors < state.errors  # False where the network overflowed
         least = 10 * np.finfo(moved.dtype.as_numpy_dtype).eps
         damping = tf.where(good, state.damping / 10, state.damping * 10)
-        state = State(
-            tf.where(good[:, None], moved, state.codes),
-            tf.where(good[:, None], missing, state.missing),
+        codes = tf.where(good[:, None], moved, state.codes)
+        missing = tf.where(good[:, None], missing, state.missing)
+        errors, damping = (
             tf.where(good, errors, state.errors),
             tf.maximum(damping, least),
-            state.going,
         )
-        return state, gram
+        return State(codes, missing, errors, damping, state.going), gram
 
     begin, improve = (in_graph(part, autograph=False) for part in (begin, improve))
     return begin, improve, draw
@@ -359,9 +332,8 @@ def times_covariance(jacobian, scale, factor, floor, whole):
 def propose(jacobian, steered, gram, unit, box, state):
     """Take the damped step x + M J' u, within the box.
 
-    The box holds back some values, and their share of the step is up to the others:
-    a step of a semismooth Newton iteration for u, which is exact where the values
-    held back are those that were (in ``gram``, which is returned for the next time).
+    The box holds back some values, and the others take over their share: a semismooth
+    Newton step for u, exact where those held back are those that were (in ``gram``).
     """
     codes, missing = state.codes, state.missing
     level = solvable((state.damping * unit)[:, None])
@@ -380,8 +352,7 @@ def propose(jacobian, steered, gram, unit, box, state):
 def solvable(level):
     """The damping, or 1 where no slope or one beyond all bounds leaves none.
 
-    There any will do: the step goes nowhere, or is refused. With none TensorFlow
-    would stop, and the other targets with it.
+    There any will do; with none TensorFlow would stop for the other targets too.
     """
     least = np.finfo(level.dtype.as_numpy_dtype).tiny
     return tf.where(tf.math.is_finite(level) & (level >= least), level, 1)
