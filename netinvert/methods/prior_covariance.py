@@ -1,9 +1,8 @@
 """What a short step is: prior covariances for second-order search.
 
-Of all the changes of an input that give the wanted output, a step takes the
-shortest. If every pixel costs the same, that is noise all over the picture. A prior
-covariance says which changes are likely, and so cheap: the step is then the most
-likely one. (M below; its inverse is the covariance in which the step is the shortest.)
+If every pixel costs the same, the shortest change that gives the wanted output is noise
+all over the picture. A prior covariance (M below) says which changes are likely, and so
+cheap: the shortest step is then the most likely one.
 """
 
 from __future__ import annotations
@@ -28,18 +27,13 @@ CHUNK = 1000  # inputs run through the forward network at once
 class Spread(NamedTuple):
     """A prior covariance, M = D (F F' + floor I) D: which changes are likely.
 
-    Attributes
-    ----------
-    scale : array (N, n), (n,) or None
-        The diagonal D, the standard deviation of each input value; None for 1.
-    factor : array (n, q) or None
-        F, the same for every target; None for 0.
-    floor : float
-        Variance in the directions that F leaves out.
+    D is the diagonal ``scale``, the standard deviation of each input value; F the
+    ``factor``, the same for every target; ``floor`` the variance in the directions that
+    F leaves out.
     """
 
-    scale: np.ndarray | None = None
-    factor: np.ndarray | None = None
+    scale: np.ndarray | None = None  # (N, n) or (n,); None for 1
+    factor: np.ndarray | None = None  # (n, q); None for 0
     floor: float = 1.0
 
 
@@ -53,6 +47,14 @@ class Identity:
     def at(self, inputs, targets) -> Spread:
         """The same at every input."""
         return Spread()
+
+
+def check_known(fitted) -> None:
+    if fitted is None:
+        raise RuntimeError(
+            "the prior covariance is not known yet: call method.fit(forward, inputs) "
+            "with inputs like those you expect back"
+        )
 
 
 class InputCovariance:
@@ -69,33 +71,26 @@ class InputCovariance:
         """Learn the covariance of inputs (M, ...)."""
         flat = inputs.reshape(len(inputs), -1).astype("float64")
         variances, directions = principal(flat - flat.mean(axis=0))
-        total = max(variances.sum(), np.finfo("float64").tiny)
+        total = max(variances.sum(), TINY)
         kept = 1 + np.searchsorted(np.cumsum(variances) / total, KEPT_VARIANCE)
         self.spread_ = Spread(None, *split(variances, directions, kept))
         return self
 
     def at(self, inputs, targets) -> Spread:
         """The same at every input."""
-        if self.spread_ is None:
-            raise RuntimeError(
-                "the covariance of the inputs is not known yet: call "
-                "method.fit(forward, inputs) with inputs like those you expect back"
-            )
+        check_known(self.spread_)
         return self.spread_
 
 
 class ErrorCovariance:
     """The covariance of the errors that the starting method makes: M = D R D.
 
-    What the start gets wrong in one place, it gets wrong in others too. Their
-    correlation R is learned from its answers to the inputs it was fitted on: there
-    it errs less than elsewhere, but in the same directions.
-
-    How far it may be wrong, D, differs from picture to picture. A network that
-    minimises the binary cross-entropy draws the mean p of what a pixel may be on
-    [0, 1], and no pixel of mean p has more variance than p (1 - p). So a background
-    that the network is sure of does not move. For inputs that are not images, D is
-    the standard deviation of the errors.
+    Their correlation R is learned from its answers to the inputs it was fitted on:
+    there it errs less than elsewhere, but in the same directions. How far it may be
+    wrong, D, differs from picture to picture: a network that minimises the binary
+    cross-entropy draws the mean p of what a pixel may be on [0, 1], whose variance is
+    at most p (1 - p). So a background that the network is sure of does not move. For
+    inputs that are not images, D is the standard deviation of the errors.
 
     Examples
     --------
@@ -115,9 +110,8 @@ class ErrorCovariance:
         """Learn the correlation of the start's errors on inputs (M, ...)."""
         if not isinstance(start, Method):
             raise ValueError(
-                'covariance="errors" learns from the errors of the method that the '
-                f"search starts from, but start is {start!r}: pass a method such as "
-                'start=InverseNetwork(), or choose covariance="inputs"'
+                f'covariance="errors" learns from the errors of a start, and {start!r} '
+                "is no method: pass one, such as start=InverseNetwork()"
             )
         targets = evaluate(as_function(forward), inputs, CHUNK)
         shape = inputs.shape[1:]
@@ -137,11 +131,7 @@ class ErrorCovariance:
 
     def at(self, inputs, targets) -> Spread:
         """The spread of the start's errors where it drew inputs (N, ...)."""
-        if self.floor_ is None:
-            raise RuntimeError(
-                "the errors of the start are not known yet: call method.fit(forward, "
-                "inputs) with inputs like those you expect back"
-            )
+        check_known(self.floor_)
         return Spread(self._deviation_of(inputs), self.factor_, self.floor_)
 
     def _deviation_of(self, drawn) -> np.ndarray:
@@ -153,15 +143,10 @@ class ErrorCovariance:
         return self.range_ * np.sqrt(variance)
 
 
-COVARIANCES = {
-    "identity": Identity,
-    "inputs": InputCovariance,
-    "errors": ErrorCovariance,
-}
+COVARIANCES = dict(identity=Identity, inputs=InputCovariance, errors=ErrorCovariance)
 
 
 def check_covariance(covariance) -> None:
-    """Refuse what is no prior covariance."""
     offers = hasattr(covariance, "fit") and hasattr(covariance, "at")
     known = covariance in COVARIANCES if isinstance(covariance, str) else offers
     if not known or isinstance(covariance, type):
@@ -185,10 +170,9 @@ def spread_at(covariance, inputs, targets) -> Spread:
         fits = False
     if not fits:
         raise ValueError(
-            f"for {count} inputs of {size} values, {covariance!r} must give a "
-            f"Spread(scale ({size},) or ({count}, {size}), factor ({size}, q), floor "
-            ">= 0) of finite numbers, and its at gave another; if it was fitted on "
-            "inputs of another shape, fit it again"
+            f"{covariance!r} must give a finite Spread(scale ({size},) or ({count}, "
+            f"{size}), factor ({size}, q), floor >= 0) for {count} inputs of {size} "
+            "values; if it was fitted on others, fit it again"
         )
     return spread
 
