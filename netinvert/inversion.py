@@ -445,6 +445,21 @@ def check_count(name: str, value, minimum: int = 1) -> int:
     return int(value)
 
 
+def check_learned(method, network, learned, targets, input_shape) -> None:
+    """Refuse a method that has no network yet, or one of other shapes."""
+    name, asked = type(method).__name__, (targets.shape[1:], tuple(input_shape))
+    if network is None:
+        raise RuntimeError(
+            f"{name} has learned nothing yet: call method.fit(forward, inputs) with "
+            "inputs like those you expect back"
+        )
+    if asked != learned:
+        raise ValueError(
+            f"this {name} was fitted to go from outputs to inputs of shapes {learned}, "
+            f"not {asked}: call method.fit(forward, inputs)"
+        )
+
+
 def is_image(input_shape: tuple[int, ...]) -> bool:
     """Whether inputs have the shape (height, width, channels)."""
     return len(input_shape) == 3

@@ -1,10 +1,8 @@
 """Method 2, search in a code: an autoencoder's decoder draws the inputs.
 
-An autoencoder alone inverts nothing: it knows inputs, not the network. But its
-decoder D knows what inputs look like. So search among what it can draw for the
-code z with f(D(z)) = y (Bora et al. 2017). The search is that of
-:mod:`netinvert.methods.gradient`; only the parametrization differs. It starts from the
-code that a regression reads off the target.
+An autoencoder alone inverts nothing: it knows inputs, not the network. But its decoder
+D knows what inputs look like. So search for the code z with f(D(z)) = y (Bora et al.
+2017), as in :mod:`netinvert.methods.gradient`, from one that a regression reads off y.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from netinvert.inversion import (
     Method,
     check_count,
     check_inputs,
+    check_learned,
     evaluate,
     is_image,
     progress_bar,
@@ -32,6 +31,7 @@ from netinvert.methods.parametrization import (
     as_tuple,
     best_of_restarts,
     check_start,
+    shape_known_to,
     starting_inputs,
 )
 from netinvert.models import load_weights
@@ -45,9 +45,8 @@ class AutoencoderInversion:
     Parameters
     ----------
     autoencoder : None, "digits" or keras.Model
-        None: ``fit`` trains one on its inputs. "digits": the one that comes with
-        the package, trained for longer on the 8,000 training digits. A model of
-        two layers, encoder and decoder, such as
+        None: ``fit`` trains one on its inputs. "digits": the one that comes with the
+        package. A model of two layers, encoder and decoder, such as
         :func:`~netinvert.methods.autoencoder.train_autoencoder` returns: that one.
     latent_size, variational, epochs : int, bool, int
         Of the autoencoder that ``fit`` trains: numbers in its code; whether it is a
@@ -57,12 +56,11 @@ class AutoencoderInversion:
     prior : float
         Weight of the code's mean square, added to the objective; 0 for none.
     start : "estimate", "mean", "noise", array or Method
-        Where to begin: the code that a regression, learned by ``fit``, reads off
-        the target; the mean code; a random one, the same for every target; the
-        code of an input or of one for each target; of what another method proposes.
+        Where to begin: the code that a regression, learned by ``fit``, reads off the
+        target; the mean code; a random one for all; that of an input or of one for
+        each target; of what another method proposes.
     steps, learning_rate, restarts, jit_compile
-        As for :class:`netinvert.GradientInversion`; the learning rate is in
-        standard deviations of the code.
+        As for :class:`netinvert.GradientInversion`, the rate in standard deviations.
     seed : int
         For what ``fit`` learns; the search has its own, that of ``invert``.
     """
@@ -124,9 +122,7 @@ class AutoencoderInversion:
             self.start.fit(forward, inputs)
         return self
 
-    @property
-    def input_shape_(self) -> tuple[int, ...] | None:
-        return None if self.mean_ is None else self.mean_.shape
+    input_shape_ = property(shape_known_to)
 
     def solve(self, forward, targets, *, bounds, seed, input_shape):
         """Propose inputs for a batch of targets; see :class:`netinvert.Method`."""
@@ -141,7 +137,8 @@ class AutoencoderInversion:
 
     def starting_codes(self, start, forward, targets, *, bounds, **task):
         """Codes (N, k) to begin a search with, and how inputs are drawn from them."""
-        self._check_fitted(targets, task["input_shape"])
+        learned = self.output_shape_, self.mean_ is not None and self.mean_.shape
+        check_learned(self, self.decoder_, learned, targets, task["input_shape"])
         box = None if bounds is None else tuple(map(as_tuple, bounds))
         where = as_tuple(self.center_), self.spread_
         drawing = Drawing(self.decoder_, *where, float(self.prior), box)
@@ -162,19 +159,6 @@ class AutoencoderInversion:
     def _scaled(self, codes: np.ndarray) -> np.ndarray:
         return (codes - self.center_) / self.spread_
 
-    def _check_fitted(self, targets: np.ndarray, input_shape) -> None:
-        if self.decoder_ is None:
-            raise RuntimeError(
-                "AutoencoderInversion has no decoder yet: call method.fit(forward, "
-                "inputs) with inputs like those you expect back"
-            )
-        learned = self.output_shape_, self.input_shape_
-        if (asked := (targets.shape[1:], tuple(input_shape))) != learned:
-            raise ValueError(
-                "this AutoencoderInversion was fitted to go from outputs to inputs of "
-                f"shapes {learned}, not {asked}: call method.fit(forward, inputs)"
-            )
-
 
 CHUNK = 1000  # inputs encoded at once
 ENCODER_WIDTHS, DECODER_WIDTHS = (256, 128), (256, 512)
@@ -189,8 +173,8 @@ SMALLEST_BATCH, LARGEST_BATCH = 16, 128
 class Sample(keras.layers.Layer):
     """Turn means and log-variances (N, 2 k) into codes (N, k).
 
-    While training, the code is drawn from that normal distribution, whose divergence
-    from a standard one joins the loss (Kingma & Welling 2014); later it is the mean.
+    While training they are drawn, and the divergence from a standard normal joins the
+    loss (Kingma & Welling 2014); later they are the means.
     """
 
     def __init__(self, cost: float, seed: int, **keywords):
@@ -223,22 +207,11 @@ def build_autoencoder(
 ) -> keras.Sequential:
     """Build an untrained autoencoder of two dense networks, "encoder" and "decoder".
 
-    Parameters
-    ----------
-    input_shape : tuple
-        Of one input. Images (height, width, channels) are drawn with a sigmoid,
-        so they stay within ``offset`` and ``offset + scale``; others without limits.
-    latent_size, variational : int, bool
-        Numbers in a code; whether the encoder ends in ``Sample``.
-    offset, scale : float, or float array like one input
-        The networks see ``(input - offset) / scale``.
-    seed : int
-        Of the first weights and of the sampling.
-
-    Returns
-    -------
-    keras.Sequential
-        Inputs (N, ``*input_shape``) to inputs; its two layers are Keras models.
+    ``input_shape`` is that of one input, ``latent_size`` the count of numbers in a
+    code, which a variational encoder samples; ``seed`` is of the first weights and of
+    the sampling. The networks see ``(input - offset) / scale``, floats or arrays like
+    one input. Images (height, width, channels) are drawn with a sigmoid, within
+    ``offset`` and ``offset + scale``; other inputs without limits.
     """
     layers, seeds = keras.layers, iter(range(1000 * seed, 1000 * seed + 1000))
 
@@ -277,21 +250,10 @@ def train_autoencoder(
 ) -> keras.Sequential:
     """Train an autoencoder on inputs, to draw others like them.
 
-    Images are scaled by the smallest and largest value seen and compared by
-    cross-entropy, other inputs standardized and compared by squared error.
-
-    Parameters
-    ----------
-    inputs : array (M, ``*input_shape``)
-        It passes over them ``epochs`` times.
-    latent_size, variational, seed
-        As in :func:`build_autoencoder`. Same seed, same autoencoder; random
-        numbers drawn elsewhere neither disturb it nor are disturbed.
-
-    Returns
-    -------
-    keras.Sequential
-        As from :func:`build_autoencoder`.
+    It passes ``epochs`` times over inputs (M, ``*input_shape``); see
+    :func:`build_autoencoder`. Images are scaled by the smallest and largest value seen
+    and compared by cross-entropy, other inputs standardized and compared by squared
+    error. Same seed, same autoencoder, whatever else draws random numbers.
     """
     inputs = inputs.astype("float32")
     offset, scale = scaling(inputs)
@@ -322,8 +284,7 @@ def train_autoencoder(
 def digits_autoencoder() -> keras.Sequential:
     """Return the variational autoencoder of the 8,000 training digits, trained.
 
-    ``python -m netinvert.studies.train autoencoder`` made it. A weights file that is
-    missing or damaged is a RuntimeError.
+    Made by ``python -m netinvert.studies.train autoencoder``. RuntimeError if damaged.
     """
     return load_weights(build_autoencoder((28, 28, 1)), "autoencoder.npz")
 
@@ -372,10 +333,7 @@ class Regression:
 
 
 def fit_regression(outputs: np.ndarray, answers: np.ndarray, seed: int) -> Regression:
-    """Ridge regression of answers (M, k) on outputs (M, ...) and random features.
-
-    These are ReLUs along random directions (Rahimi & Recht 2008).
-    """
+    """Ridge regression on outputs and random ReLU features (Rahimi & Recht 2008)."""
     flat = outputs.reshape(len(outputs), -1).astype("float64")
     middle, spread = center_and_spread(flat)
     random, shape = np.random.default_rng(seed), (flat.shape[1], RANDOM_FEATURES)

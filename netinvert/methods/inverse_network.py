@@ -1,9 +1,8 @@
 """Method 3, the inverse network: a second network trained to run f backwards.
 
-Pairs (f(x), x) are easy to make: draw x, run f. A network g trained on them answers
-a target at once, without any search (Linden & Kindermann 1989 called inverting a
-search; Dosovitskiy & Brox 2016 trained the network that answers instead). Where many
-inputs share one output, g draws their average.
+Pairs (f(x), x) are easy to make: draw x, run f. A network g trained on them answers a
+target at once, without any search (Dosovitskiy & Brox 2016, where Linden & Kindermann
+1989 searched). Where many inputs share one output, g draws their average.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from netinvert.forward import as_function, tap
 from netinvert.inversion import (
     check_count,
     check_inputs,
+    check_learned,
     check_positive,
     evaluate,
     is_image,
@@ -34,34 +34,28 @@ from netinvert.models import load_weights, pretrained
 class InverseNetwork:
     """Train a second network on pairs (f(x), x), and ask it for x.
 
-    It sees the targets standardized, and as logarithms where they are
-    probabilities: a softmax is nearly always close to 0 and 1, and what else the
-    network knew about the input lies in the digits after. Of exact probabilities
-    it sees some rounded. Where all answers come rounded, let it learn from such:
-    ``method.fit(lambda x: np.round(f(x), 3), inputs)``.
-
-    Images it draws by a sigmoid, in the range of those it was fitted on, and
-    minimizes the binary cross-entropy; other inputs by a linear layer, and minimizes
-    the squared error of the standardized values.
+    It sees the targets standardized, and as logarithms where they are probabilities:
+    a softmax is nearly always close to 0 and 1, and the rest of what it knows lies in
+    the digits after. Of exact probabilities it sees some rounded. Where all answers
+    come rounded, let it learn from such: ``fit(lambda x: np.round(f(x), 3), inputs)``.
+    Images it draws by a sigmoid, in the range of those it was fitted on, and minimizes
+    the binary cross-entropy; for other inputs the squared error.
 
     Parameters
     ----------
     hidden : tuple of int
         Widths of the hidden layers; ``()`` leaves a linear network.
     epochs : int
-        Most passes over the pairs. A twentieth of them is held out; training ends
-        early when these are answered no better, and the best epoch's weights stay.
+        Most passes over the pairs. A twentieth of these is held out; training ends
+        when they are answered no better, and the best epoch's weights stay.
     learning_rate : float
         First step size of Adam; it falls to 0 along a cosine.
     augment : bool
-        Whether images are shown slightly turned, zoomed, sheared and shifted in
-        the first 0.7 of the epochs. Pairs are free: ``forward`` says what belongs
-        to a moved image, so it runs once per epoch. The last epochs show the
-        images as they are. Means nothing for inputs that are not images.
+        Whether images are shown slightly turned, zoomed, sheared and shifted in the
+        first 0.7 of the epochs; ``forward`` says what belongs to them.
     logarithm : bool or "auto"
-        Whether to take the logarithm of the outputs first. "auto" does when all
-        outputs seen in ``fit`` are probabilities, exact or rounded; what is rounded
-        to 0 counts as half of the last decimal.
+        Whether to take the outputs' logarithm. "auto" does when those seen in ``fit``
+        are probabilities, exact or rounded; 0 counts as half of the last decimal.
     seed : int
         Of the first weights, the held-out pairs and the order of the others.
 
@@ -70,8 +64,8 @@ class InverseNetwork:
     network_ : keras.Model
         Outputs of the forward network to inputs.
     logarithm_, decimals_ : bool, int or None
-        Whether it takes logarithms; to how many decimals the probabilities in
-        ``fit`` were rounded, None for exact ones. The ``repr`` shows both.
+        Whether it takes logarithms; to how many decimals the probabilities were
+        rounded, None for exact ones. The ``repr`` shows both.
     history_ : dict
         "loss" and "held_out_loss", lists with one number per epoch.
     input_shape_, output_shape_ : tuple
@@ -122,13 +116,7 @@ class InverseNetwork:
     def fit(self, forward, inputs) -> InverseNetwork:
         """Train on at least 10 inputs (M, ...), and what forward makes of them.
 
-        Raises
-        ------
-        ValueError
-            If the inputs do not fit the network or are too few, or if they or the
-            network's outputs are not finite.
-        RuntimeError
-            If training diverges.
+        ValueError if these do not fit or are not finite, RuntimeError if it diverges.
         """
         inputs = check_inputs(forward, inputs).astype("float32")
         if len(inputs) < FEWEST_PAIRS:
@@ -151,18 +139,8 @@ class InverseNetwork:
 
     def solve(self, forward, targets, *, bounds, seed, input_shape):
         """Propose inputs, without a search; see :class:`netinvert.Method`."""
-        if self.network_ is None:
-            raise RuntimeError(
-                "InverseNetwork has learned nothing yet: call method.fit(forward, "
-                "inputs) with inputs like those you expect back"
-            )
         learned = self.output_shape_, self.input_shape_
-        asked = tuple(targets.shape[1:]), tuple(input_shape)
-        if asked != learned:
-            raise ValueError(
-                "this InverseNetwork was fitted to go from outputs to inputs of shapes "
-                f"{learned}, and cannot from {asked}: call method.fit(forward, inputs)"
-            )
+        check_learned(self, self.network_, learned, targets, input_shape)
         if self.logarithm_ and self.decimals_ is None:
             warn_where_rounded(targets)
         return self.network_(np.asarray(targets, "float32")).numpy(), {}
@@ -171,9 +149,8 @@ class InverseNetwork:
 def digits_inverse() -> InverseNetwork:
     """Return the inverse network of ``tap(pretrained("mlp"), "hidden_1")``, fitted.
 
-    It comes with the package, since a chapter has no time for its 60 epochs on the
-    8,000 training digits (``python -m netinvert.studies.train inverse``). A weights
-    file that is missing or damaged is a RuntimeError.
+    Made in 60 epochs on the 8,000 training digits, by ``python -m
+    netinvert.studies.train inverse``. RuntimeError if damaged.
     """
     (inputs, _), _ = load_mnist()
     outputs = outputs_of(as_function(tap(pretrained("mlp"), "hidden_1")), inputs)
