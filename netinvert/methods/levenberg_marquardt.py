@@ -34,7 +34,7 @@ from netinvert.methods.parametrization import (
     shape_known_to,
     starting_inputs,
 )
-from netinvert.methods.prior_covariance import COVARIANCES, check_covariance, spread_at
+from netinvert.methods.prior_covariance import new_covariance, spread_at
 
 
 @dataclass
@@ -63,16 +63,12 @@ class LevenbergMarquardt:
     restarts : int
         As for :class:`netinvert.GradientInversion`.
 
-    Raises
-    ------
-    ValueError
-        From ``invert``, if the Jacobian of one target alone is too large to hold.
-
     Notes
     -----
-    A target leaves the batch when its outputs match to the last digits of their
-    type, or when its error falls no more. In bounds, a value that would leave them
-    stays there, and the others take over its share of the step.
+    A Jacobian of one target that is too large to hold is a ValueError. A target leaves
+    the batch when its outputs match to the last digits of their type, or when its error
+    falls no more. In bounds, a value that would leave them stays there, and the others
+    take over its share of the step.
 
     Where a ReLU ends the network, its zeros say only "not above 0". In a Keras model
     whose last layer has or is that ReLU, the search sees the values before it, and
@@ -84,7 +80,6 @@ class LevenbergMarquardt:
     Examples
     --------
     >>> method = ni.LevenbergMarquardt(start=ni.InverseNetwork()).fit(forward, x_train)
-    >>> result = ni.invert(forward, targets, method)
     """
 
     start: object = "mean"
@@ -98,23 +93,18 @@ class LevenbergMarquardt:
     code_search = None  # AutoencoderInversion: the front door hangs it in
 
     def __post_init__(self):
-        check_covariance(self.covariance)
         self.steps = check_count("steps", self.steps)
         self.restarts = check_count("restarts", self.restarts)
-        self.covariance_ = self._new_covariance()
+        self.covariance_ = new_covariance(self.covariance)
         if self.autoencoder is None:
             check_start(self.start)
             return
         self.code_ = self.code_search(self.autoencoder, start=self.start)
         if self.covariance != "identity":
             raise ValueError(
-                f"the covariance {self.covariance!r} is one of inputs, and the search "
-                "is in the code of an autoencoder: leave one of the two out"
+                f"covariance={self.covariance!r} is of inputs, and the search in the "
+                "code of an autoencoder: leave one of the two out"
             )
-
-    def _new_covariance(self):
-        own = not isinstance(self.covariance, str)
-        return self.covariance if own else COVARIANCES[self.covariance]()
 
     def fit(self, forward, inputs) -> LevenbergMarquardt:
         """Note the mean of the inputs (N, ...); fit the start and the covariance."""
@@ -122,7 +112,7 @@ class LevenbergMarquardt:
             self.mean_ = self.code_.fit(forward, inputs).mean_
             return self
         inputs = fit_start(self, forward, inputs)
-        self.covariance_ = self._new_covariance()
+        self.covariance_ = new_covariance(self.covariance)
         self.covariance_.fit(forward, inputs, self.start)
         return self
 

@@ -40,32 +40,30 @@ class Spread(NamedTuple):
 class Identity:
     """The identity: every input value costs the same."""
 
+    spread_ = Spread()
+
     def fit(self, forward, inputs, start):
         """Learn nothing."""
         return self
 
     def at(self, inputs, targets) -> Spread:
         """The same at every input."""
-        return Spread()
+        if self.spread_ is None:
+            raise RuntimeError(
+                "the prior covariance is not known yet: call method.fit(forward, "
+                "inputs) with inputs like those you expect back"
+            )
+        return self.spread_
 
 
-def check_known(fitted) -> None:
-    if fitted is None:
-        raise RuntimeError(
-            "the prior covariance is not known yet: call method.fit(forward, inputs) "
-            "with inputs like those you expect back"
-        )
-
-
-class InputCovariance:
+class InputCovariance(Identity):
     """The covariance of the inputs: what varies together moves together.
 
     Probabilistic principal components (Tipping & Bishop 1999): the leading
     directions with their own variances, all others with their mean variance.
     """
 
-    def __init__(self):
-        self.spread_ = None
+    spread_ = None
 
     def fit(self, forward, inputs, start):
         """Learn the covariance of inputs (M, ...)."""
@@ -76,13 +74,8 @@ class InputCovariance:
         self.spread_ = Spread(None, *split(variances, directions, kept))
         return self
 
-    def at(self, inputs, targets) -> Spread:
-        """The same at every input."""
-        check_known(self.spread_)
-        return self.spread_
 
-
-class ErrorCovariance:
+class ErrorCovariance(Identity):
     """The covariance of the errors that the starting method makes: M = D R D.
 
     Their correlation R is learned from its answers to the inputs it was fitted on:
@@ -102,9 +95,7 @@ class ErrorCovariance:
     >>> method = ni.LevenbergMarquardt(start=start, covariance=errors)
     """
 
-    def __init__(self):
-        self.offset_, self.range_, self.deviation_ = 0.0, 1.0, None
-        self.factor_, self.floor_ = None, None
+    spread_, offset_, range_, deviation_ = None, 0.0, 1.0, None
 
     def fit(self, forward, inputs, start):
         """Learn the correlation of the start's errors on inputs (M, ...)."""
@@ -124,15 +115,17 @@ class ErrorCovariance:
             largest = deviation.max() or 1.0  # a start that never errs
             self.deviation_ = np.maximum(deviation, FAINTEST * largest)
         surprise = errors / self._deviation_of(drawn)
-        variances, directions = principal(correlated(surprise))
+        surprise = np.clip(surprise, -LARGEST_SURPRISE, LARGEST_SURPRISE)
+        # On one scale, so that their products are correlations.
+        surprise = surprise / np.sqrt((surprise**2).mean(axis=0) + FAINTEST)
+        variances, directions = principal(surprise)
         kept = min(DIRECTIONS, len(variances) - 1)
-        self.factor_, self.floor_ = split(variances, directions, kept)
+        self.spread_ = Spread(None, *split(variances, directions, kept))
         return self
 
     def at(self, inputs, targets) -> Spread:
         """The spread of the start's errors where it drew inputs (N, ...)."""
-        check_known(self.floor_)
-        return Spread(self._deviation_of(inputs), self.factor_, self.floor_)
+        return super().at(inputs, targets)._replace(scale=self._deviation_of(inputs))
 
     def _deviation_of(self, drawn) -> np.ndarray:
         """How far off each value of what was drawn may be, (N, n) or (n,)."""
@@ -146,15 +139,17 @@ class ErrorCovariance:
 COVARIANCES = dict(identity=Identity, inputs=InputCovariance, errors=ErrorCovariance)
 
 
-def check_covariance(covariance) -> None:
+def new_covariance(covariance):
+    """A prior covariance by its name, or the object given, if it is one."""
+    if isinstance(covariance, str) and covariance in COVARIANCES:
+        return COVARIANCES[covariance]()
     offers = hasattr(covariance, "fit") and hasattr(covariance, "at")
-    known = covariance in COVARIANCES if isinstance(covariance, str) else offers
-    if not known or isinstance(covariance, type):
-        names = ", ".join(map(repr, COVARIANCES))
+    if isinstance(covariance, type) or not offers:
         raise ValueError(
-            f"covariance must be one of {names}, or an object with fit and at; got "
-            f"{covariance!r}"
+            f"covariance must be one of {', '.join(map(repr, COVARIANCES))}, or an "
+            f"object with fit and at; got {covariance!r}"
         )
+    return covariance
 
 
 def spread_at(covariance, inputs, targets) -> Spread:
@@ -175,12 +170,6 @@ def spread_at(covariance, inputs, targets) -> Spread:
             "values; if it was fitted on others, fit it again"
         )
     return spread
-
-
-def correlated(surprise: np.ndarray) -> np.ndarray:
-    """Put errors (M, n) on one scale, so that their products are correlations."""
-    surprise = np.clip(surprise, -LARGEST_SURPRISE, LARGEST_SURPRISE)
-    return surprise / np.sqrt((surprise**2).mean(axis=0) + FAINTEST)
 
 
 def principal(values: np.ndarray):
