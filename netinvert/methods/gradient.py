@@ -80,7 +80,10 @@ class GradientInversion:
 
     def solve(self, forward, targets, *, bounds, seed, input_shape):
         """Propose inputs for a batch of targets; see :class:`netinvert.Method`."""
-        objective = self.objective or default_objective(input_shape)
+        # Among images that match, prefer those with clear outlines.
+        images = is_image(input_shape)
+        usual = relative_error + 0.1 * total_variation if images else relative_error
+        objective = self.objective or usual
         parametrization = Free() if bounds is None else Box(*map(as_tuple, bounds))
 
         def search_from(start, seed):
@@ -90,12 +93,6 @@ class GradientInversion:
             return search(forward, targets, code, parametrization, objective, self)
 
         return best_of_restarts(self, search_from, targets, seed)
-
-
-def default_objective(input_shape: tuple[int, ...]) -> Objective:
-    """Match the output; among images that do, prefer those with clear outlines."""
-    images = is_image(input_shape)
-    return relative_error + 0.1 * total_variation if images else relative_error
 
 
 def check_search(method) -> None:
@@ -124,8 +121,8 @@ MOST_SECONDS = 0.25  # without a look at the keyboard, unless one step takes lon
 def search(forward, targets, code, parametrization, objective, settings):
     """Move codes (N, ...) by Adam until the inputs they draw minimise an objective.
 
-    Returns inputs (N, *input_shape), their mismatch (N,), which is the objective
-    without its priors, and a history as in :class:`netinvert.Inversion`.
+    Returns inputs (N, *input_shape), their mismatch (N,), and a history as in
+    :class:`netinvert.Inversion`.
     """
     decoder = getattr(parametrization, "decoder", None)
     xla = use_xla(settings, len(targets), forward, decoder)
@@ -158,10 +155,7 @@ def search(forward, targets, code, parametrization, objective, settings):
 
 
 def strides(marks):
-    """Cut the way from mark to mark into strides that take less than MOST_SECONDS.
-
-    Between them Python listens: a search may be interrupted, compiled code may not.
-    """
+    """Strides of MOST_SECONDS from mark to mark: between them Ctrl-C is heard."""
     yield marks[0], marks[0]
     stride = 1
     for begin, end in itertools.pairwise(marks):
@@ -184,8 +178,7 @@ def build_search(forward, parametrization, shape, objective, xla):
         return inputs, objective.mismatch(*seen), total
 
     def step_of_adam(step, code, mean, square, targets, rate, steps):
-        # By hand: Keras's Adam needs variables of a fixed batch size, and its
-        # stateless form does not exist for TensorFlow.
+        # By hand: Keras's Adam needs variables of a fixed batch size.
         with tf.GradientTape() as tape:
             tape.watch(code)
             total = tf.reduce_sum(look(code, targets)[2])
@@ -281,9 +274,9 @@ def in_tensorflow():
 
 def that_exists(slope):
     """Return a derivative, if there is one."""
-    if slope is None:
-        raise ValueError(
-            "no gradient reaches the inputs: the forward function must be built from "
-            "differentiable TensorFlow or Keras operations"
-        )
-    return slope
+    if slope is not None:
+        return slope
+    raise ValueError(
+        "no gradient reaches the inputs: the forward function must be built from "
+        "differentiable TensorFlow or Keras operations"
+    )
