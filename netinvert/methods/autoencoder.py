@@ -106,9 +106,8 @@ class AutoencoderInversion:
         autoencoder = self.autoencoder
         if autoencoder is None:
             kind = self.latent_size, self.variational
-            autoencoder = train_autoencoder(
-                inputs, *kind, epochs=self.epochs, seed=self.seed
-            )
+            passes = {"epochs": self.epochs, "seed": self.seed}
+            autoencoder = train_autoencoder(inputs, *kind, **passes)
         elif isinstance(autoencoder, str):
             autoencoder = digits_autoencoder()
         self.encoder_, self.decoder_ = halves(autoencoder, inputs.shape[1:])
@@ -117,7 +116,7 @@ class AutoencoderInversion:
         self.center_, self.spread_ = codes.mean(axis=0), float(codes.std()) or 1.0
         outputs = evaluate(as_function(forward), inputs, CHUNK)
         self.output_shape_ = outputs.shape[1:]
-        self.regression_ = fit_regression(outputs, self._scaled(codes), self.seed)
+        self.regression_ = Regression(outputs, self._scaled(codes), self.seed)
         if isinstance(self.start, Method):
             self.start.fit(forward, inputs)
         return self
@@ -135,26 +134,23 @@ class AutoencoderInversion:
 
         return best_of_restarts(self, search_from, targets, seed)
 
-    def starting_codes(self, start, forward, targets, *, bounds, **task):
+    def starting_codes(self, start, forward, targets, **task):
         """Codes (N, k) to begin a search with, and how inputs are drawn from them."""
         learned = self.output_shape_, self.mean_ is not None and self.mean_.shape
         check_learned(self, self.decoder_, learned, targets, task["input_shape"])
+        bounds, shape = task["bounds"], (len(targets), len(self.center_))
         box = None if bounds is None else tuple(map(as_tuple, bounds))
         where = as_tuple(self.center_), self.spread_
         drawing = Drawing(self.decoder_, *where, float(self.prior), box)
-        codes = self._begin(start, forward, targets, bounds=bounds, **task)
-        return np.asarray(codes), drawing
-
-    def _begin(self, start, forward, targets, **task) -> np.ndarray:
-        """Codes (N, k) to begin a search with, as the search sees them."""
-        shape = len(targets), len(self.center_)
         if not isinstance(start, str):
             inputs = starting_inputs(start, self.mean_, forward, targets, **task)
-            return self._scaled(evaluate(as_function(self.encoder_), inputs, CHUNK))
-        if start == "estimate":
-            return self.regression_(targets)
-        noise = np.random.default_rng(task["seed"]).standard_normal(shape[1])
-        return np.broadcast_to(noise if start == "noise" else 0.0, shape)
+            codes = self._scaled(evaluate(as_function(self.encoder_), inputs, CHUNK))
+        elif start == "estimate":
+            codes = self.regression_(targets)
+        else:
+            noise = np.random.default_rng(task["seed"]).standard_normal(shape[1])
+            codes = np.broadcast_to(noise if start == "noise" else 0.0, shape)
+        return codes, drawing
 
     def _scaled(self, codes: np.ndarray) -> np.ndarray:
         return (codes - self.center_) / self.spread_
@@ -315,39 +311,29 @@ RANDOM_FEATURES = 500  # twice as many guess hardly better and take four times a
 PENALTIES = np.logspace(-9, 0, 19)  # as shares of the largest eigenvalue
 
 
-@dataclass(frozen=True)
 class Regression:
-    """A function from outputs (N, ...) to answers (N, k), as it was fitted."""
+    """Ridge regression of answers (M, k) on outputs (M, ...) and random features.
 
-    middle: np.ndarray  # of the p outputs, (p,)
-    spread: np.ndarray
-    directions: np.ndarray  # of the random features, (p + 1, RANDOM_FEATURES)
-    weights: np.ndarray  # (1 + p + RANDOM_FEATURES, k), the first row the intercept
-    low: np.ndarray  # of the answers seen, (k,), which those given never leave
-    high: np.ndarray
+    These are ReLUs along random directions (Rahimi & Recht 2008).
+    """
+
+    def __init__(self, outputs: np.ndarray, answers: np.ndarray, seed: int):
+        flat = outputs.reshape(len(outputs), -1).astype("float64")
+        self.middle, self.spread = center_and_spread(flat)
+        random, shape = np.random.default_rng(seed), (flat.shape[1], RANDOM_FEATURES)
+        self.directions = random.standard_normal(shape) / np.sqrt(shape[0])
+        self.offsets = random.uniform(-1, 1, (1, RANDOM_FEATURES))
+        features = self._features(outputs)
+        self.weights = ridge_weights(features, answers.astype("float64"), PENALTIES)
+        self.low, self.high = answers.min(axis=0), answers.max(axis=0)
+
+    def _features(self, outputs):
+        flat = outputs.reshape(len(outputs), -1).astype("float64")
+        scaled = (flat - self.middle) / self.spread
+        random = np.maximum(scaled @ self.directions + self.offsets, 0)
+        return np.hstack([scaled, random / np.sqrt(RANDOM_FEATURES)])
 
     def __call__(self, outputs: np.ndarray) -> np.ndarray:
-        features = expand(outputs, self.middle, self.spread, self.directions)
-        answers = self.weights[0] + features @ self.weights[1:]
+        """Answers (N, k), never beyond those seen."""
+        answers = self.weights[0] + self._features(outputs) @ self.weights[1:]
         return np.clip(answers, self.low, self.high)
-
-
-def fit_regression(outputs: np.ndarray, answers: np.ndarray, seed: int) -> Regression:
-    """Ridge regression on outputs and random ReLU features (Rahimi & Recht 2008)."""
-    flat = outputs.reshape(len(outputs), -1).astype("float64")
-    middle, spread = center_and_spread(flat)
-    random, shape = np.random.default_rng(seed), (flat.shape[1], RANDOM_FEATURES)
-    directions = random.standard_normal(shape) / np.sqrt(shape[0])
-    directions = np.vstack([directions, random.uniform(-1, 1, (1, RANDOM_FEATURES))])
-    features = expand(flat, middle, spread, directions)
-    weights = ridge_weights(features, answers.astype("float64"), PENALTIES)
-    low, high = answers.min(axis=0), answers.max(axis=0)
-    return Regression(middle, spread, directions, weights, low, high)
-
-
-def expand(outputs, middle, spread, directions) -> np.ndarray:
-    """Standardized outputs and their random features, (N, p + RANDOM_FEATURES)."""
-    flat = outputs.reshape(len(outputs), -1).astype("float64")
-    scaled = (flat - middle) / spread
-    random = np.maximum(scaled @ directions[:-1] + directions[-1], 0)
-    return np.hstack([scaled, random / np.sqrt(RANDOM_FEATURES)])

@@ -12,10 +12,10 @@ import netinvert as ni
 from netinvert.data import read_asset
 from netinvert.methods.autoencoder import (
     AutoencoderInversion,
+    Regression,
     Sample,
     build_autoencoder,
     digits_autoencoder,
-    fit_regression,
     train_autoencoder,
 )
 from netinvert.methods.parametrization import Drawing
@@ -291,7 +291,7 @@ def test_the_regression_finds_a_linear_map_from_few_examples():
     random = np.random.default_rng(0)
     outputs = random.standard_normal((200, 6)) * [1, 10, 100, 1, 1, 1] + 7
     matrix = random.standard_normal((6, 3)) / [[1], [10], [100], [1], [1], [1]]
-    guess = fit_regression(outputs[:150], outputs[:150] @ matrix, seed=0)
+    guess = Regression(outputs[:150], outputs[:150] @ matrix, seed=0)
     error = guess(outputs[150:]) - outputs[150:] @ matrix
     assert error.std() < 0.25 * (outputs @ matrix).std()
 
@@ -299,19 +299,19 @@ def test_the_regression_finds_a_linear_map_from_few_examples():
 def test_the_regression_guesses_the_mean_where_outputs_say_nothing():
     random = np.random.default_rng(1)
     outputs, answers = random.standard_normal((1000, 5)), random.uniform(size=(1000, 2))
-    guess = fit_regression(outputs, answers, seed=0)(outputs)
+    guess = Regression(outputs, answers, seed=0)(outputs)
     np.testing.assert_allclose(guess, 0.5, atol=0.15)
 
 
 def test_the_regression_never_leaves_the_range_it_has_seen():
     outputs = np.linspace(0, 1, 300)[:, np.newaxis]
-    guess = fit_regression(outputs, 2 * outputs, seed=0)
+    guess = Regression(outputs, 2 * outputs, seed=0)
     assert guess(np.array([[50.0], [-50.0]])).max() <= 2
     assert guess(np.array([[50.0], [-50.0]])).min() >= 0
 
 
 def test_a_single_example_is_the_guess_for_everything():
-    guess = fit_regression(np.ones((1, 4)), np.array([[3.0, 5.0]]), seed=0)
+    guess = Regression(np.ones((1, 4)), np.array([[3.0, 5.0]]), seed=0)
     np.testing.assert_allclose(guess(np.full((2, 4), 9.0)), [[3, 5], [3, 5]])
 
 
