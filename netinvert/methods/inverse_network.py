@@ -68,13 +68,10 @@ class InverseNetwork:
         rounded, None for exact ones. The ``repr`` shows both.
     history_ : dict
         "loss" and "held_out_loss", lists with one number per epoch.
-    input_shape_, output_shape_ : tuple
-        Of one input and one output of the forward network.
 
     Examples
     --------
-    >>> method = ni.InverseNetwork().fit(forward, x_train)
-    >>> result = ni.invert(forward, targets, method)
+    >>> result = ni.invert(forward, targets, ni.InverseNetwork().fit(forward, x_train))
     """
 
     hidden: tuple[int, ...] = (512, 512)
@@ -199,8 +196,8 @@ def choose_logarithm(logarithm: bool | str, outputs: np.ndarray) -> bool:
     if logarithm != "auto":
         if logarithm and not positive:
             raise ValueError(
-                "logarithm=True needs outputs that are not negative, but some are as "
-                f'low as {outputs.min():.3g}; leave logarithm="auto"'
+                "logarithm=True needs outputs that are not negative, got "
+                f'{outputs.min():.3g}; leave logarithm="auto"'
             )
         return bool(logarithm)
     flat, slack = outputs.reshape(len(outputs), -1), 1e-3
@@ -237,8 +234,8 @@ def warn_where_rounded(targets: np.ndarray) -> None:
     _warned_of = weakref.ref(whole)
     warnings.warn(
         f"the targets are rounded to {decimals} decimals, and this InverseNetwork has "
-        "learned from exact outputs. It answers better if it learns from such as you "
-        f"receive: method.fit(lambda x: np.round(f(x), {decimals}), inputs)",
+        "learned from exact outputs. It answers better if it learns from rounded ones: "
+        f"method.fit(lambda x: np.round(f(x), {decimals}), inputs)",
         stacklevel=4,
     )
 
