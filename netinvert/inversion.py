@@ -417,8 +417,8 @@ def as_numbers(values, expected: str = "real numbers are expected") -> np.ndarra
             raise TypeError("some of these are masked; fill or remove them")
         array = np.asarray(values)
         if array.dtype == object:
-            if any(isinstance(one, str | bytes) for one in array.flat):
-                raise TypeError("some of these are text")
+            if any(one is None or isinstance(one, str | bytes) for one in array.flat):
+                raise TypeError("some of these are text, or None")
             array = array.astype("float64")
         if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
             raise TypeError(f"these are of type {array.dtype}")
