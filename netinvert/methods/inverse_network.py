@@ -89,9 +89,7 @@ class InverseNetwork:
 
     def __post_init__(self):
         if not isinstance(self.hidden, tuple | list):
-            raise ValueError(
-                f"hidden must be a tuple of layer widths, (512, 512), not {self.hidden}"
-            )
+            raise ValueError(f"hidden must be a tuple of layer widths: {self.hidden!r}")
         self.hidden = tuple(check_count("each width in hidden", w) for w in self.hidden)
         self.epochs = check_count("epochs", self.epochs)
         self.seed = check_count("seed", self.seed, minimum=0)
@@ -118,8 +116,8 @@ class InverseNetwork:
         inputs = check_inputs(forward, inputs).astype("float32")
         if len(inputs) < FEWEST_PAIRS:
             raise ValueError(
-                f"an inverse network needs at least {FEWEST_PAIRS} inputs to learn "
-                f"from, better thousands, and got {len(inputs)}"
+                f"an inverse network needs at least {FEWEST_PAIRS} inputs, better "
+                f"thousands; got {len(inputs)}"
             )
         inputs = inputs[np.random.default_rng(self.seed).permutation(len(inputs))]
         function = as_function(forward)
@@ -304,9 +302,8 @@ def train(core, function, inputs, outputs, method: InverseNetwork) -> dict:
     moving_epochs = int(MOVING_SHARE * method.epochs) * (method.augment and image)
     random = np.random.default_rng(method.seed)
     history = {"loss": [], "held_out_loss": []}
-    for epoch in progress_bar(
-        range(method.epochs), "training the inverse network", "epoch"
-    ):
+    text = "training the inverse network"
+    for epoch in progress_bar(range(method.epochs), text, "epoch"):
         seen, targets = inputs[held_out:], outputs[held_out:]
         if epoch < moving_epochs:
             seen = moved(seen, random)

@@ -348,13 +348,11 @@ def solvable(level):
     return tf.where(tf.math.is_finite(level) & (level >= least), level, 1)
 
 
-def solve_damped(gram, level, missing):
-    """Solve (gram + level) u = missing for u (N, k)."""
+def solve_damped(gram, level, missing):  # for u (N, k)
     gram = tf.where(tf.math.is_finite(gram), gram, 0)  # or TensorFlow stops here
     gram += tf.linalg.diag(level * tf.ones_like(missing))
     return tf.linalg.solve(gram, missing[..., None])[..., 0]
 
 
-def along(force, steered):
-    """M J' u, (N, n)."""
+def along(force, steered):  # M J' u, (N, n)
     return tf.matmul(force[:, None], steered)[:, 0]

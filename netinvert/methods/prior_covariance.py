@@ -87,11 +87,9 @@ class ErrorCovariance(Identity):
 
     Examples
     --------
-    A start that is fitted already need not be fitted again:
+    With a ``start`` that is fitted already:
 
-    >>> start = ni.InverseNetwork(epochs=60).fit(forward, x_train)
-    >>> errors = ni.methods.prior_covariance.ErrorCovariance()
-    >>> errors.fit(forward, x_train, start)
+    >>> errors = ErrorCovariance().fit(forward, x_train, start)
     >>> method = ni.LevenbergMarquardt(start=start, covariance=errors)
     """
 
