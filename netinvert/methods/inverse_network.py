@@ -232,8 +232,8 @@ def warn_where_rounded(targets: np.ndarray) -> None:
     _warned_of = weakref.ref(whole)
     warnings.warn(
         f"the targets are rounded to {decimals} decimals, and this InverseNetwork has "
-        "learned from exact outputs. It answers better if it learns from rounded ones: "
-        f"method.fit(lambda x: np.round(f(x), {decimals}), inputs)",
+        "learned from exact outputs. It answers better if it learns from such as you "
+        f"receive: method.fit(lambda x: np.round(f(x), {decimals}), inputs)",
         stacklevel=4,
     )
 
