@@ -71,7 +71,8 @@ class InverseNetwork:
 
     Examples
     --------
-    >>> result = ni.invert(forward, targets, ni.InverseNetwork().fit(forward, x_train))
+    >>> method = ni.InverseNetwork().fit(forward, x_train)
+    >>> result = ni.invert(forward, targets, method)
     """
 
     hidden: tuple[int, ...] = (512, 512)

@@ -79,7 +79,8 @@ class LevenbergMarquardt:
 
     Examples
     --------
-    >>> method = ni.LevenbergMarquardt(start=ni.InverseNetwork()).fit(forward, x_train)
+    >>> method = ni.LevenbergMarquardt(start=ni.InverseNetwork())
+    >>> result = ni.invert(forward, targets, method.fit(forward, x_train))
     """
 
     start: object = "mean"
