@@ -18,6 +18,9 @@ from keras import layers
 
 from netinvert.data import read_asset
 
+# As the weights were trained, whatever order of axes Keras is set to.
+LAST = {"data_format": "channels_last"}
+
 
 def classifier(name: str, *hidden: keras.Layer) -> keras.Model:
     """Images (N, 28, 28, 1) through the hidden layers to ten probabilities (N, 10)."""
@@ -29,7 +32,7 @@ def mlp(widths=(128, 64), activation: str = "relu", name: str = "mlp") -> keras.
     """Build the book's first network: 784-128-64-10, ReLU, softmax, untrained."""
     return classifier(
         name,
-        layers.Flatten(name="flatten"),
+        layers.Flatten(name="flatten", **LAST),
         layers.Dense(widths[0], activation=activation, name="hidden_1"),
         layers.Dense(widths[1], activation=activation, name="hidden_2"),
     )
@@ -37,12 +40,12 @@ def mlp(widths=(128, 64), activation: str = "relu", name: str = "mlp") -> keras.
 
 def cnn() -> keras.Model:
     """Build a small convolutional network with two strides of 2, untrained."""
-    settings = {"strides": 2, "padding": "same", "activation": "relu"}
+    settings = {"strides": 2, "padding": "same", "activation": "relu", **LAST}
     return classifier(
         "cnn",
         layers.Conv2D(8, 3, name="conv_1", **settings),
         layers.Conv2D(16, 3, name="conv_2", **settings),
-        layers.Flatten(name="flatten"),
+        layers.Flatten(name="flatten", **LAST),
         layers.Dense(64, activation="relu", name="hidden"),
     )
 
@@ -56,10 +59,10 @@ def evaluator() -> keras.Model:
     """
     hidden = []
     for block, filters in enumerate((16, 48, 96), start=1):
-        settings = {"padding": "same", "activation": "relu", "name": f"conv_{block}"}
-        hidden.append(layers.Conv2D(filters, 3, **settings))
-        hidden.append(layers.MaxPooling2D(name=f"pool_{block}"))
-    end = layers.Flatten(name="flatten"), layers.Dropout(0.3, name="dropout")
+        settings = {"padding": "same", "activation": "relu", **LAST}
+        hidden.append(layers.Conv2D(filters, 3, name=f"conv_{block}", **settings))
+        hidden.append(layers.MaxPooling2D(name=f"pool_{block}", **LAST))
+    end = layers.Flatten(name="flatten", **LAST), layers.Dropout(0.3, name="dropout")
     return classifier("evaluator", *hidden, *end)
 
 

@@ -1,5 +1,8 @@
 """The book's networks are what the book says, and any network can be a forward one."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -181,3 +184,16 @@ def test_what_cannot_be_called_is_no_forward_network():
 def test_an_unknown_network_is_answered_with_those_there_are(name):
     with pytest.raises(ValueError, match="There are 'mlp', 'cnn', 'evaluator'"):
         pretrained(name)
+
+
+def test_the_networks_read_pixels_in_the_order_in_which_they_learned():
+    script = (
+        "import netinvert as ni, keras\n"
+        "keras.config.set_image_data_format('channels_first')\n"
+        "_, (x, y) = ni.load_mnist()\n"
+        "for name in 'mlp', 'cnn', 'evaluator':\n"
+        "    said = ni.pretrained(name)(x[:200]).numpy().argmax(axis=1)\n"
+        "    assert (said == y[:200]).mean() > 0.9, name\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-500:]
