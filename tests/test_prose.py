@@ -65,6 +65,7 @@ def readers_folder(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("readers_folder")
 @pytest.mark.parametrize("page", pages_with_code(), ids=lambda page: page.stem)
 def test_the_code_on_the_page_runs_and_prints_what_the_page_says(page):
+    keras.backend.clear_session()  # layers are numbered from the start
     text = page.read_text("utf-8")
     names = {"__name__": "__main__"}
     for block in BLOCK.finditer(text):
