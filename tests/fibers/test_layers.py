@@ -11,12 +11,13 @@ from tests.fibers.networks import random_network
 layers = keras.layers
 
 
+@pytest.mark.parametrize("window, strides", [((3, 2), (2, 3)), ((6, 7), (1, 1))])
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("kind", [layers.Conv2D, layers.AveragePooling2D])
-def test_the_matrix_of_a_sliding_window_is_the_layer(kind, padding):
+def test_the_matrix_of_a_sliding_window_is_the_layer(kind, padding, window, strides):
     keras.utils.set_random_seed(0)
     size = (5,) if kind is layers.Conv2D else ()
-    layer = kind(*size, (3, 2), strides=(2, 3), padding=padding, name="slide")
+    layer = kind(*size, window, strides=strides, padding=padding, name="slide")
     model = keras.Sequential([keras.Input((8, 7, 2)), layer])
     images = np.random.default_rng(0).random((3, 8, 7, 2)).astype("float32")
     steps = affine_steps(fibers.layers_of(model), (8, 7, 2))

@@ -111,3 +111,10 @@ def test_the_picture_shows_ranks_on_the_left_and_variance_on_the_right():
     for panel, values in ((left, book.ranks), (right, 100 * book.invisible)):
         shown = panel.lines[0].get_xdata()
         np.testing.assert_allclose(shown, values.mean(axis=1))
+
+
+def test_one_point_is_enough_for_the_books():
+    random = np.random.default_rng(0)
+    network = [dense(random.normal(size=(4, 3)))]
+    books = fibers.ledger(network, random.random((5, 4)), points=1)
+    assert books.ranks.tolist() == [[3]]
