@@ -113,6 +113,7 @@ class Page:
         picture = self.send(
             "Page.captureScreenshot",
             captureBeyondViewport=True,
+            format=path.suffix[1:],
             clip={**clip, "height": min(size["height"], 12_000)},
         )
         path.parent.mkdir(parents=True, exist_ok=True)
