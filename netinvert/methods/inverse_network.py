@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from netinvert.baselines import center_and_spread
 from netinvert.data import load_mnist
@@ -27,6 +28,7 @@ from netinvert.inversion import (
     progress_bar,
     scaling,
 )
+from netinvert.methods.gradient import in_graph
 from netinvert.models import load_weights, pretrained
 
 
@@ -298,8 +300,16 @@ def train(core, function, inputs, outputs, method: InverseNetwork) -> dict:
     rate = decay(method.learning_rate, method.epochs * steps)
     crossed = keras.losses.BinaryCrossentropy(from_logits=True)
     loss = crossed if image else keras.losses.MeanSquaredError()
-    # XLA gains little here, and costs a second for each fit.
-    core.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)
+    adam, variables = keras.optimizers.Adam(rate), core.trainable_variables
+    adam.build(variables)
+
+    def step(targets, answers):
+        with tf.GradientTape() as tape:
+            error = loss(answers, core(targets, training=True))
+        adam.apply(tape.gradient(error, variables), variables)
+        return error
+
+    step = in_graph(step, autograph=False)  # Keras's own would be traced twice
     moving_epochs = int(MOVING_SHARE * method.epochs) * (method.augment and image)
     random = np.random.default_rng(method.seed)
     history = {"loss": [], "held_out_loss": []}
@@ -314,10 +324,8 @@ def train(core, function, inputs, outputs, method: InverseNetwork) -> dict:
         # What does not fill a batch has its turn in another epoch.
         rows = random.permutation(count)[: steps * batch].reshape(steps, batch)
         answers = as_answers(seen)
-        core.reset_metrics()
-        for row in rows:
-            mean = core.train_on_batch(targets[row], answers[row])
-        history["loss"].append(float(mean))
+        errors = [step(targets[row], answers[row]) for row in rows]
+        history["loss"].append(float(np.mean(errors)))
         unseen = loss(as_answers(inputs[:held_out]), core(outputs[:held_out]))
         history["held_out_loss"].append(float(unseen))
         if not np.isfinite(unseen):
