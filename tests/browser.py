@@ -86,6 +86,8 @@ class Page:
             "Emulation.setDeviceMetricsOverride",
             width=width,
             height=height,
+            screenWidth=width,
+            screenHeight=height,
             deviceScaleFactor=1,
             mobile=width < 600,
         )

@@ -57,10 +57,11 @@ axe.run({runOnly: RULES, resultTypes: ["violations"], preload: false})
   rule => `${rule.id}: ${rule.nodes.map(node => node.html.slice(0, 120)).join(" and ")}`
 ))
 """
+# On a phone the window itself grows with what sticks out; the screen does not.
 WHAT_STICKS_OUT = """
-document.documentElement.scrollWidth <= window.innerWidth ? [] :
+document.documentElement.scrollWidth <= screen.width ? [] :
 [...document.querySelectorAll("main *")]
-  .filter(e => e.getBoundingClientRect().right > window.innerWidth + 1)
+  .filter(e => e.getBoundingClientRect().right > screen.width + 1)
   .map(e => e.outerHTML.slice(0, 120)).concat("(page)")
 """
 
