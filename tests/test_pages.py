@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -94,6 +95,14 @@ def test_every_link_within_the_book_leads_somewhere(built, page):
         parts = urlsplit(address)
         if not parts.scheme and not parts.netloc and parts.path:
             assert (file.parent / unquote(parts.path)).exists(), address
+
+
+def test_every_function_of_the_package_that_a_chapter_calls_has_its_entry(built):
+    entries = (built / "book/api.html").read_text(encoding="utf-8")
+    texts = [path.read_text(encoding="utf-8") for path in all_notebooks()]
+    called = set(re.findall(r"\bni\.(?:[a-z]+\.)?(\w+)\(", "".join(texts)))
+    named = re.findall(r'id="netinvert\.[\w.]*?(\w+)"|"pre">(\w+)<', entries)
+    assert len(called) > 20 and not called - {name for pair in named for name in pair}
 
 
 def test_every_chapter_and_solution_is_in_the_book():
