@@ -109,6 +109,18 @@ def folded(network) -> dict[str, np.ndarray]:
     return arrays
 
 
+def digits() -> np.ndarray:
+    """The test digits that the page has to choose from, (N, 28, 28, 1)."""
+    return ni.load_mnist()[1][0][:DIGITS]
+
+
+def networks() -> dict:
+    """The book's networks up to their logits, with all their digits."""
+    return {
+        name: ni.tap(ni.pretrained(name), "logits") for name in ("mlp", "evaluator")
+    }
+
+
 def export() -> None:
     """Collect the book's networks, train the inverse network, and write all of it."""
     (x_train, _), (x_test, y_test) = ni.load_mnist()
@@ -172,7 +184,7 @@ def golden() -> dict[str, np.ndarray]:
     """Compute what the engine in the page must repeat."""
     model, evaluator, drawing, inverse = carried()
     forward, judge = ni.tap(model, "logits"), ni.tap(evaluator, "logits")
-    x = ni.load_mnist()[1][0][:DIGITS]
+    x = digits()
     y = forward(x).numpy()
     answers = {"logits": y, "judge": judge(x).numpy()}
     terms = ni.objectives
@@ -203,17 +215,21 @@ def golden() -> dict[str, np.ndarray]:
     return {name: np.asarray(values, "float32") for name, values in answers.items()}
 
 
+def encoded(values: np.ndarray) -> dict:
+    data = base64.b64encode(values.tobytes()).decode()
+    return {"shape": list(values.shape), "data": data}
+
+
+def decoded(line: dict) -> np.ndarray:
+    values = np.frombuffer(base64.b64decode(line["data"]), "float32")
+    return values.reshape(line["shape"])
+
+
 def main() -> None:
     """Train and write both files; with "golden" only the second."""
     if sys.argv[1:] != ["golden"]:
         export()
-    lines = {
-        name: {
-            "shape": list(values.shape),
-            "data": base64.b64encode(values.tobytes()).decode(),
-        }
-        for name, values in golden().items()
-    }
+    lines = {name: encoded(values) for name, values in golden().items()}
     GOLDEN.write_text(json.dumps(lines, indent=0) + "\n")
     print(f"{WEIGHTS.stat().st_size:,} and {GOLDEN.stat().st_size:,} bytes")
 
