@@ -27,7 +27,6 @@ REMEDY = (
     "A smaller learning_rate, or bounds, usually helps, unless the network itself "
     "gives NaN for ordinary inputs"
 )
-QUIET = bool(os.environ.get("TQDM_DISABLE"))  # its bar for notebooks has to be told
 
 
 @runtime_checkable
@@ -187,7 +186,8 @@ def invert(
 
 def progress_bar(steps, name: str, unit: str, show: bool = True):
     """Go through the steps with a bar, which appears when they take long."""
-    quiet = QUIET or not show
+    # tqdm's bar for notebooks has to be told.
+    quiet = bool(os.environ.get("TQDM_DISABLE")) or not show
     return tqdm(steps, desc=name, unit=unit, delay=2.0, disable=quiet, leave=False)
 
 
@@ -274,16 +274,12 @@ def find_output(function, shape) -> np.ndarray:
             f"the forward network cannot take a batch of inputs of shape {shape}: "
             f"{error}"
         ) from error
-    if output.shape[:1] != (1,) or output.size == 0:
+    floats = output.dtype.name in ("float16", "float32", "float64")
+    if output.shape[:1] != (1,) or output.size == 0 or not floats:
         raise ValueError(
-            f"the forward network must map a batch to a batch, but for 1 input it gave "
-            f"shape {output.shape}: not one output, or no numbers in them to match"
-        )
-    if output.dtype.name == "bfloat16" or not np.issubdtype(output.dtype, np.floating):
-        raise ValueError(
-            f"the forward network's outputs are of type {output.dtype}, which has no "
-            "slope to follow, or too few digits: take real numbers, such as logits "
-            'instead of a class, and give the last layer dtype="float32"'
+            "the forward network must map a batch to a batch of real numbers, such as "
+            f"logits instead of a class; for 1 input it gave shape {output.shape} of "
+            f'{output.dtype}. In mixed precision give the last layer dtype="float32"'
         )
     return output
 
@@ -305,24 +301,24 @@ def check_inputs(forward, inputs) -> np.ndarray:
 
 def check_targets(targets, output: np.ndarray) -> np.ndarray:
     """Return the targets as a finite float batch shaped like the outputs."""
-    shape, dtype = output.shape[1:], output.dtype
-    expected = f"targets must be an array of numbers of shape {batch_of(shape)}"
-    targets = as_numbers(targets, f"{expected}, with rows of equal length")
+    expected = "targets must be an array of numbers, with rows of equal length"
+    targets = as_numbers(targets, expected)
     with np.errstate(over="ignore"):  # reported below, as infinite
-        targets = targets.astype(dtype)
-    if targets.shape == shape:
+        targets = targets.astype(output.dtype)
+    if targets.shape == output.shape[1:]:
         targets = targets[np.newaxis]
-    check_rows("target", targets, shape, dtype)
+    check_rows("target", targets, output.shape[1:], output.dtype)
     return targets
 
 
 def check_rows(name: str, rows: np.ndarray, shape: tuple, dtype) -> None:
     """Refuse rows that do not fit the network, or that it cannot compute with."""
-    part = "output" if name == "target" else name
     if rows.shape[1:] != shape or rows.ndim != 1 + len(shape):
+        part, batch = "output" if name == "target" else name, ("N", *shape)
         raise ValueError(
             f"each {name} must have the shape of one {part} of the network, {shape}, "
-            f"so that {name}s are {batch_of(shape)}; got an array of shape {rows.shape}"
+            f"so that {name}s are ({', '.join(map(str, batch))}); got an array of "
+            f"shape {rows.shape}"
         )
     if len(rows) == 0:
         raise ValueError(f"{name}s are empty: there is nothing to invert")
@@ -346,10 +342,6 @@ def check_classes(targets: np.ndarray) -> None:
             f"negative, and with a sum of 1; got {targets.shape}, and {wrong.sum()} of "
             f"{len(targets)} are something else. To reach logits, take squared_error"
         )
-
-
-def batch_of(shape: tuple[int, ...]) -> str:
-    return f"(N, {', '.join(map(str, shape))})"
 
 
 def check_proposal(proposal, count, shape, method) -> tuple[np.ndarray, dict]:
@@ -416,13 +408,9 @@ def as_numbers(values, expected: str = "real numbers are expected") -> np.ndarra
         if any(map(np.ma.is_masked, rows)):
             raise TypeError("some of these are masked; fill or remove them")
         array = np.asarray(values)
-        if array.dtype == object:
-            if any(one is None or isinstance(one, str | bytes) for one in array.flat):
-                raise TypeError("some of these are text, or None")
-            array = array.astype("float64")
         if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
             raise TypeError(f"these are of type {array.dtype}")
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{expected}: {error}") from error
     return array
 

@@ -151,7 +151,7 @@ BAD_CALLS = {
         {"targets": np.ma.masked_less([[1.0, 2.0, 3.0, 4.0]], 2)},
         "masked; fill",
     ),
-    "numbers as bytes": ({"targets": np.array([[b"1"] * 4], object)}, "text"),
+    "numbers as bytes": ({"targets": np.array([[b"1"] * 4], object)}, "object"),
     "date target": ({"targets": np.full((1, 4), "2020", "M8[D]")}, "datetime64"),
     "endless target": ({"targets": [[10**400, 1, 1, 1]]}, "array of numbers"),
     "nan target": ({"targets": [[0, 0, np.nan, 0]]}, "NaN"),
@@ -229,13 +229,13 @@ def test_outputs_without_numbers_are_refused():
     def forward(batch):
         return batch[:, :0]
 
-    with pytest.raises(ValueError, match="no numbers in them"):
+    with pytest.raises(ValueError, match=r"it gave shape \(1, 0\)"):
         ni.invert(forward, np.zeros((1, 0)), Proposer([0.0] * 3), input_shape=(3,))
 
 
 def test_numbers_of_every_kind_are_taken():
     method = ni.GradientInversion(steps=2, learning_rate=np.float32(0.1))
-    targets = np.zeros((1, 4), object)
+    targets = [[0, True, np.float16(0), np.int8(0)]]
     settings = {"tolerance": np.float32(1e-3), "bounds": (np.array(0), tf.constant(1))}
     result = ni.invert(linear, targets, method, input_shape=[3], **settings)
     assert result.inputs.shape == (1, 3)
@@ -258,7 +258,7 @@ def test_a_function_without_a_slope_cannot_be_searched():
 
 
 def test_class_numbers_are_not_outputs_to_invert():
-    with pytest.raises(ValueError, match="int64.*logits"):
+    with pytest.raises(ValueError, match="logits instead of a class.*int64"):
         ni.invert(
             lambda batch: tf.argmax(batch, axis=1),
             [1],
