@@ -157,9 +157,9 @@ def path_to(model: keras.Model, layer: str | int) -> list[keras.Layer]:
     paths = [path for path in paths_in(model) if path[-1].name == layer]
     paths.sort(key=len)
     if not paths:
-        names = "\n".join(described_layers(model))
+        known = "\n".join(described(model, path) for path in paths_in(model))
         raise ValueError(
-            f"Model {model.name!r} has no layer {layer!r}. It has\n{names}"
+            f"Model {model.name!r} has no layer {layer!r}. It has\n{known}"
         )
     if len(paths) > 1 and len(paths[0]) == len(paths[1]):
         holders = ", ".join(repr(path[-2].name) for path in paths)
@@ -178,12 +178,11 @@ def paths_in(model: keras.Model) -> Iterator[list[keras.Layer]]:
             yield from ([layer, *path] for path in paths_in(layer))
 
 
-def described_layers(model: keras.Model, indent: str = "  ") -> Iterator[str]:
-    """Yield one line for each layer, nested models indented."""
-    for index, layer in enumerate(model.layers):
-        yield f"{indent}{index}: {layer.name!r} ({type(layer).__name__})"
-        if isinstance(layer, keras.Model):
-            yield from described_layers(layer, indent + "    ")
+def described(model: keras.Model, path: list[keras.Layer]) -> str:
+    """One line for the layer at the end of a path, those of nested models indented."""
+    owner, layer = [model, *path][-2:]
+    name = f"{layer.name!r} ({type(layer).__name__})"
+    return f"{(4 * len(path) - 2) * ' '}{owner.layers.index(layer)}: {name}"
 
 
 def follow(model: keras.Model, path: list[keras.Layer]) -> keras.Model:
@@ -217,7 +216,7 @@ def up_to_logits(model: keras.Model) -> keras.Model:
         return model
     if ends_in(layer, SQUASHING):
         found = before_activation(model, last, "logits")
-        if type(layer) in ACTIVATED_LAYERS:
+        if activation:
             check_probe(model, lambda x, **mode: activation(found(x, **mode)))
         return found
     shown = f" with activation {activation.__name__!r}" if activation else ""
@@ -231,12 +230,10 @@ def up_to_logits(model: keras.Model) -> keras.Model:
 def ends_in(layer, known: dict) -> bool:
     """Whether a layer or operation of Keras's own ends in one of some activations."""
     kind = type(layer)
-    if kind in ACTIVATED_LAYERS:
+    if kind in (*ACTIVATED_LAYERS, keras.layers.Activation):
         return layer.activation in known
     if not kind.__module__.startswith("keras.") or replaced(layer):
         return False
-    if kind is keras.layers.Activation:
-        return layer.activation in known
     if kind is keras.layers.ReLU:
         leaks = layer.negative_slope or layer.threshold or layer.max_value is not None
         return known is RECTIFYING and not leaks
