@@ -1,5 +1,8 @@
 """How good is a reconstruction? One number per image, never one per batch.
 
+All take arrays (N, ...) and answer float64 (N,). Arrays that do not fit each other, are
+empty or hold a value that is not finite are a ValueError.
+
 Average the numbers with :func:`mean_and_interval`. To compare two methods on the
 same images, average the *differences* of their numbers: the images' own spread
 then cancels.
@@ -20,21 +23,9 @@ ROUNDING = 1e-5  # how far outside [0, 1] float arithmetic may put a true pixel
 
 
 def mse(images: ndarray, reconstructions: ndarray) -> ndarray:
-    """Mean squared difference per value, for each image.
+    """Mean squared difference per value, for each image or vector.
 
-    Parameters
-    ----------
-    images, reconstructions : array (N, ...)
-        The same shape, any range. Vectors work the same.
-
-    Returns
-    -------
-    float64 array (N,)
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, the batch is empty or a value is not finite.
+    The two arrays have the same shape (N, ...), and any range.
     """
 
     def squared_difference(batch, guesses):
@@ -47,8 +38,8 @@ def mse(images: ndarray, reconstructions: ndarray) -> ndarray:
 def psnr(images: ndarray, reconstructions: ndarray) -> ndarray:
     """Peak signal-to-noise ratio in decibels: -10 log10(MSE), for each image.
 
-    Called and refused like :func:`mse`, with true images in [0, 1]; reconstructions
-    may leave that range. Higher is better; ``inf`` where the two are identical.
+    Called like :func:`mse`, with true images in [0, 1]; reconstructions may leave that
+    range. Higher is better; ``inf`` where the two are identical.
     """
     images, reconstructions = _check_pair(images, reconstructions, unit=True)
     with np.errstate(divide="ignore"):  # identical images: infinitely many decibels
@@ -63,8 +54,8 @@ def ssim(images: ndarray, reconstructions: ndarray) -> ndarray:
     decimal. The 11 x 11 Gaussian that ``tf.image.ssim`` takes sees less of the border
     and gives lower numbers: 0.12 instead of 0.18 for the mean of all digits.
 
-    Called and refused like :func:`psnr`, with images (N, height, width, channels) of
-    at least 7 x 7 pixels. 1 where the two are identical, 0 or less for unrelated ones.
+    Called like :func:`psnr`, with images (N, height, width, channels) of at least 7 x 7
+    pixels. 1 where the two are identical, 0 or less for unrelated ones.
     """
     images, reconstructions = _check_pair(images, reconstructions, unit=True)
     if images.ndim != 4 or min(images.shape[1:3]) < WINDOW:
@@ -83,27 +74,12 @@ def ssim(images: ndarray, reconstructions: ndarray) -> ndarray:
 
 
 def accuracy(evaluator, images: ndarray, labels: ndarray) -> ndarray:
-    """Whether an evaluator names the intended class, for each image.
+    """Whether an evaluator names the intended class: 1 or 0 for each image.
 
-    Never report it alone: a picture of the class mean already scores as high as the
-    inverted network's own accuracy.
-
-    Parameters
-    ----------
-    evaluator : keras.Model or callable
-        Batch of images -> (N, classes) scores. A network that no search has seen.
-    images : array (N, ...)
-    labels : integer array (N,)
-
-    Returns
-    -------
-    float64 array (N,)
-        1 where the class with the highest score is the label, otherwise 0.
-
-    Raises
-    ------
-    ValueError
-        As for :func:`mse`, and if labels or scores do not fit.
+    The evaluator is a Keras model or a function from images (N, ...) to scores (N,
+    classes), one that no search has seen; labels are integers (N,). Never report it
+    alone: a picture of the class mean already scores as high as the inverted network's
+    own accuracy.
     """
     images, labels = _check_finite("images", images), np.asarray(labels)
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
@@ -130,15 +106,8 @@ def accuracy(evaluator, images: ndarray, labels: ndarray) -> ndarray:
 def diversity(solutions: ndarray) -> ndarray:
     """Mean squared difference between any two solutions of the same target.
 
-    Parameters
-    ----------
-    solutions : array (R, N, ...)
-        R >= 2 reconstructions of each of N targets, for example from R seeds.
-
-    Returns
-    -------
-    float64 array (N,)
-        Mean over the R (R - 1) / 2 pairs, which is twice the sample variance.
+    Solutions (R, N, ...) are R >= 2 reconstructions of each of N targets, for example
+    from R seeds. The mean over their R (R - 1) / 2 pairs is twice the sample variance.
     """
     solutions = _check_finite("solutions", solutions)
     if solutions.ndim < 3 or len(solutions) < 2:
@@ -157,16 +126,8 @@ def diversity(solutions: ndarray) -> ndarray:
 def mean_and_interval(values: ndarray, confidence: float = 0.95) -> tuple[float, float]:
     """Mean of independent numbers, and the half-width of Student's t interval.
 
-    Parameters
-    ----------
-    values : array (N,)
-        At least two finite numbers, such as one per image or per training seed.
-    confidence : float
-        Between 0 and 1.
-
-    Returns
-    -------
-    mean, half_width : float
+    Of at least two numbers (N,), such as one per image or per training seed; the
+    interval covers their true mean with a confidence between 0 and 1.
     """
     values = _check_finite("values", values).astype("float64")
     if values.ndim != 1 or len(values) < 2:
