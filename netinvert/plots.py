@@ -3,7 +3,8 @@
 Every function returns a :class:`Picture`; as the last line of a notebook cell it
 shows once. Pictures are transparent, with an ink that reads on a white page and on a
 black one, as wide as a book's column and lettered for a phone. In images, dark is
-much: 0 is white and 1 is black. Markers and line styles differ as well as colors.
+much: 0 is white and 1 is black. Markers and line styles differ as well as colors. What
+does not fit its labels and captions, or is not finite, is a ValueError.
 """
 
 from __future__ import annotations
@@ -113,11 +114,6 @@ def compare(
     bounds : (low, high)
         The values of white and of black. Grey pixels that lie above by more than
         5 % of the range are drawn orange, as far below blue.
-
-    Raises
-    ------
-    ValueError
-        If the rows are no images, too many or not finite, or the texts do not fit.
     """
     rows, across = _checked(rows)
     captions = captions or {}
@@ -146,12 +142,10 @@ def compare(
     for place, text in zip(corners[0], _texts(titles, across), strict=True):
         middle = place + np.array([side / 2, side + 0.04])
         axes.text(*middle, text, ha="center", va="bottom")
-    for row, (label, images) in enumerate(rows.items()):
-        places, (left, bottom) = corners[row], corners[row, 0]
+    for places, room, (label, images) in zip(corners, above, rows.items(), strict=True):
+        left, bottom = places[0]
         if heads:
-            axes.text(
-                left, bottom + side + above[row] - LINE + 0.04, label, va="bottom"
-            )
+            axes.text(left, bottom + side + room - LINE + 0.04, label, va="bottom")
         else:
             look = {"ha": "right", "va": "center"}
             axes.text(left - 0.06, bottom + side / 2, "\n".join(_wrap(label)), **look)
@@ -172,11 +166,6 @@ def vectors(rows: Rows, names: Sequence | None = None, titles=None) -> Picture:
         Names of the d values; their numbers when left out.
     titles : N strings or numbers, optional
         Set above the panels.
-
-    Raises
-    ------
-    ValueError
-        If the rows are no vectors, too many or not finite, or the texts do not fit.
     """
     rows, panels = _checked(rows)
     shapes = {values.shape for values in rows.values()}
@@ -206,17 +195,8 @@ def vectors(rows: Rows, names: Sequence | None = None, titles=None) -> Picture:
 def history(results, ylabel: str = "objective") -> Picture:
     """Draw how a search went: the median over targets and the middle 80 %.
 
-    The scale is logarithmic unless an objective goes below zero.
-
-    Parameters
-    ----------
-    results : Inversion, or dict of label to Inversion
-        Of methods that search, and so recorded a history.
-
-    Raises
-    ------
-    ValueError
-        If a result has no recorded objective.
+    Of an Inversion, or a dict of label to Inversion, by methods that search and so
+    recorded a history. The scale is logarithmic unless an objective goes below zero.
     """
     results = results if isinstance(results, Mapping) else {"": results}
     axes = axes_for("step", ylabel)
@@ -248,11 +228,6 @@ def curve(x: Sequence, values: Rows, xlabel: str, ylabel: str, floors=None) -> P
         With units.
     floors : dict of label to number, optional
         Grey lines across, such as ``{"class mean": 13.0}``.
-
-    Raises
-    ------
-    ValueError
-        If a row has not one column per setting, all finite.
     """
     named = isinstance(x[0], str)
     places = np.arange(len(x)) if named else np.asarray(x)

@@ -4,7 +4,7 @@ A :func:`quiz` is one piece of HTML that asks nothing of any server. An
 :class:`Explorer` has two faces. In a notebook that a person is working in, it is
 made of ipywidgets, and every move of a slider calls your function. Everywhere else
 (a published page, a notebook executed by a program) it is self-contained HTML too,
-with a frame for every setting.
+with a frame for every setting. What cannot be asked or shown is a ValueError.
 """
 
 from __future__ import annotations
@@ -44,20 +44,9 @@ EXPLORER = (ASSETS / "explorer.html").read_text(encoding="utf-8")
 def quiz(question: str, choices: Mapping[str, str], right: str):
     """Ask the reader a question, and answer when one of the choices is clicked.
 
-    Parameters
-    ----------
-    question : str
-        Words between backticks are set as code, here and in the choices.
-    choices : dict of choice to sentence
-        Two or more choices; the sentence says why that choice is right or wrong.
-        Sentences are carried in base64: no answer stands in the page's text.
-    right : str
-        The right choice.
-
-    Raises
-    ------
-    ValueError
-        If there is one choice only, one without a sentence, or none is right.
+    Two or more choices, each with a sentence that says why it is right or wrong; one of
+    them is the right one. Words between backticks are set as code. Sentences are
+    carried in base64: no answer stands in the page's text.
     """
     from IPython.display import HTML
 
@@ -130,13 +119,11 @@ class Explorer:
         for name, values in self.choices.items():
             few = len(values) <= FEW
             kind = ipywidgets.ToggleButtons if few else ipywidgets.SelectionSlider
-            control = kind(
-                options=[(str(value), place) for place, value in enumerate(values)],
-                description=name.replace("_", " "),
-                style={"description_width": "initial"},
-                **({} if few else {"continuous_update": False}),
-            )
-            controls.append(control)
+            options = [(str(value), place) for place, value in enumerate(values)]
+            words = {"description": name.replace("_", " ")}
+            words["style"] = {"description_width": "initial"}
+            controls.append(kind(options=options, **words))
+            controls[-1].continuous_update = False
         picture = ipywidgets.HTML()
 
         def show(_=None) -> None:
@@ -172,12 +159,7 @@ def explorer(function: Callable, **choices: Sequence) -> Explorer:
     **choices : sequences
         The values of each setting, such as ``digit=range(10)``,
         ``prior_weight=[0, 0.1, 1]``, first value first. One slider each, or
-        buttons for up to 3 values.
-
-    Raises
-    ------
-    ValueError
-        If a choice has no values, or there would be no frame or more than 200.
+        buttons for up to 3 values; 1 to 200 frames in all.
 
     Examples
     --------
@@ -207,11 +189,6 @@ def scrubber(result, truth=None, forward=None, evaluator=None) -> Explorer:
     forward, evaluator : callables, optional
         The network that was inverted and an independent judge: the output error
         and what the judge reads are told. Errors are medians of the 4.
-
-    Raises
-    ------
-    ValueError
-        If the result has no history, or its inputs are no grey images.
     """
     past = result.history
     if not {"step", "inputs"} <= past.keys():
@@ -223,11 +200,10 @@ def scrubber(result, truth=None, forward=None, evaluator=None) -> Explorer:
     place_of = {int(past["step"][place]): place for place in places}
 
     def at(step):
-        images = past["inputs"][place_of[step]][:SCRUBBER_IMAGES]
-        told = []
+        shown, told = (place_of[step], slice(SCRUBBER_IMAGES)), []
+        images = past["inputs"][shown]
         if "objective" in past:
-            objective = past["objective"][place_of[step]][:SCRUBBER_IMAGES]
-            told.append(f"objective {np.median(objective):.1e}")
+            told.append(f"objective {np.median(past['objective'][shown]):.1e}")
         if forward is not None:
             missed = mse(result.targets[: len(images)], forward(images))
             told.append(f"output error {np.median(missed):.1e}")
