@@ -30,6 +30,10 @@ class Term:
     function: Callable
     compares: bool
 
+    def __call__(self, inputs, outputs, targets):
+        seen = (outputs, targets) if self.compares else (inputs,)
+        return self.weight * self.function(*seen)
+
     def __repr__(self) -> str:
         name = getattr(self.function, "__name__", repr(self.function))
         return name if self.weight == 1 else f"{self.weight:g} * {name}"
@@ -46,12 +50,7 @@ class Objective:
     terms: tuple[Term, ...]
 
     def __call__(self, inputs, outputs, targets):
-        values = [
-            term.function(outputs, targets) if term.compares else term.function(inputs)
-            for term in self.terms
-        ]
-        weights = [term.weight for term in self.terms]
-        return tf.add_n([w * value for w, value in zip(weights, values, strict=True)])
+        return tf.add_n([term(inputs, outputs, targets) for term in self.terms])
 
     @property
     def mismatch(self) -> Objective:
@@ -155,16 +154,11 @@ def total_variation(inputs):
 
     Rudin, Osher & Fatemi 1992; as a prior for inversion, Mahendran & Vedaldi 2015.
     """
-    if inputs.shape.rank != 4:
+    if inputs.shape.rank != 4 or 1 in inputs.shape[1:3]:
         raise ValueError(
-            "total_variation needs images (N, height, width, channels), got "
-            f"{tuple(inputs.shape)}; leave it out for vector inputs"
-        )
-    if 1 in inputs.shape[1:3]:
-        raise ValueError(
-            f"images of {inputs.shape[1]} by {inputs.shape[2]} pixels have no neighbor "
-            "in one direction, which total_variation compares: leave it out, as in "
-            "GradientInversion(relative_error)"
+            "total_variation compares neighbors in images (N, height, width, channels) "
+            f"of at least 2 x 2 pixels, got {tuple(inputs.shape)}; leave it out for "
+            "vector inputs, as in GradientInversion(relative_error)"
         )
     down = inputs[:, 1:, :-1] - inputs[:, :-1, :-1]
     right = inputs[:, :-1, 1:] - inputs[:, :-1, :-1]

@@ -145,7 +145,9 @@ def test_only_a_cross_entropy_names_a_class():
 
 @pytest.mark.parametrize("shape", [(1, 28), (28, 1), (1, 1)])
 def test_total_variation_needs_neighbors_in_both_directions(shape):
-    with pytest.raises(ValueError, match=f"images of {shape[0]} by {shape[1]} pixels"):
+    with pytest.raises(
+        ValueError, match=f"2 x 2 pixels, got .3, {shape[0]}, {shape[1]}, 1"
+    ):
         total_variation(tf.ones((3, *shape, 1)), None, None)
 
 
