@@ -37,24 +37,12 @@ class Method(Protocol):
         """Learn from inputs what there is to learn, and return the method itself."""
 
     def solve(self, forward, targets, *, bounds, seed, input_shape):
-        """Propose inputs whose outputs should match the targets.
+        """Propose inputs whose outputs should match the targets (N, ...).
 
-        Parameters
-        ----------
-        forward : keras.Model or callable
-            Batch of inputs -> batch of outputs.
-        targets : float32 array (N, ...)
-        bounds : (low, high) or None
-        seed : int
-        input_shape : tuple
-            Shape of one input. Like the others, checked by :func:`invert`.
-
-        Returns
-        -------
-        inputs : array (N, ``*input_shape``)
-        history : dict
-            Empty, or "step" (K,) with any of "objective" (K, N) and
-            "inputs" (K, n, ``*input_shape``), n <= N.
+        :func:`invert` has checked all arguments: targets are of the outputs' type,
+        ``bounds`` is (low, high) or None, ``input_shape`` that of one input. Returns
+        inputs (N, ``*input_shape``) and a history, a dict: empty, or "step" (K,) with
+        any of "objective" (K, N) and "inputs" (K, n, ``*input_shape``), n <= N.
         """
 
 
@@ -165,17 +153,16 @@ def invert(
         check_classes(targets)
 
     chunks = [targets[i : i + batch_size] for i in range(0, len(targets), batch_size)]
-    settings = {"bounds": bounds, "seed": seed, "input_shape": shape}
-    progress = progress and len(chunks) > 1
-    found, histories, started = [], [], time.perf_counter()
-    for chunk in progress_bar(chunks, type(method).__name__, "chunk", progress):
-        proposal = method.solve(forward, chunk, **settings)
-        inputs, history = check_proposal(proposal, len(chunk), shape, method)
-        found.append(inputs)
-        histories.append(history)
+    task = {"bounds": bounds, "seed": seed, "input_shape": shape}
+    show, started = progress and len(chunks) > 1, time.perf_counter()
+    found = [
+        check_proposal(method.solve(forward, chunk, **task), len(chunk), shape, method)
+        for chunk in progress_bar(chunks, type(method).__name__, "chunk", show)
+    ]
     seconds = time.perf_counter() - started
 
-    inputs = np.concatenate(found)
+    proposals, histories = zip(*found, strict=True)
+    inputs = np.concatenate(proposals)
     if bounds is not None:
         inputs = np.clip(inputs, *representable(*bounds, inputs.dtype))
     outputs = evaluate(function, inputs, batch_size)
@@ -210,7 +197,7 @@ def judge(outputs, targets, method, tolerance) -> tuple[np.ndarray, np.ndarray]:
     return residual, converged & ~diverged
 
 
-def join_histories(histories: list[dict]) -> dict:
+def join_histories(histories) -> dict:
     """Put the chunks' histories side by side; pictures only of the first chunk."""
     joined = dict(histories[0])
     if "objective" in joined:

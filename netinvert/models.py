@@ -109,7 +109,6 @@ TRUST = (
     "load_model(path, allow_code=True)."
 )
 UNPACKED = 100  # times its size in the file: what unfolds further is a bomb
-ENDPOINT = "serving_default"  # the one that every SavedModel writer provides
 PROGRAMS = (layers.Lambda, layers.TFSMLayer, layers.TorchModuleWrapper)
 PROGRAMS += (layers.JaxLayer, layers.FlaxLayer)  # these run a program of their own
 # What a model may be made of: classes of these kinds, functions of these modules.
@@ -323,7 +322,7 @@ def load_saved_model(path: Path, allow_code: bool) -> keras.Model:
             f"{path.name} is a SavedModel: a TensorFlow program, which may also read "
             f"and write files. It was not loaded. {TRUST}"
         )
-    layer = layers.TFSMLayer(str(path), call_endpoint=ENDPOINT)
+    layer = layers.TFSMLayer(str(path), call_endpoint="serving_default")
     specs = list(layer.call_endpoint_fn.structured_input_signature[1].values())
     if len(specs) != 1 or specs[0].shape.rank is None:
         raise ValueError(
