@@ -5,6 +5,8 @@
 # make notebooks  run every notebook again and store its outputs
 # make lab        open the notebooks in JupyterLab
 # make bench      measure the speed of the methods
+# make course     try the assignments on a sample class of five
+# make course-test  check the grader: every reference, every wrong hand-in
 # make lint       check the style of the code
 # make clean      remove what was built, and the virtual environment
 
@@ -27,7 +29,7 @@ EXPLAIN := printf '%s\n' \
   '  Without: go back to the revision that you had (git checkout); or keep what is' \
   '  installed and try it with the files of now: touch $(READY)'
 
-.PHONY: book test html pdf notebooks lab bench lint clean
+.PHONY: book test html pdf notebooks lab bench course course-test lint clean
 .DELETE_ON_ERROR:
 
 book: $(READY)
@@ -56,6 +58,12 @@ lab: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m pytest tests/benchmarks -s
+
+course: $(READY)
+	$(BIN)/python -m tools.assignments sample --jobs 2
+
+course-test: $(READY)
+	$(BIN)/python -m pytest -n 2 -m "course or not course" tests/assignments
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -22,6 +22,8 @@ from PIL import Image
 import tools.environment  # noqa: F401  (before anything imports TensorFlow)
 from tools.run_notebooks import unexpected_stderr
 
+# As students get them: without solutions, so they cannot run. Their sources do.
+collect_ignore_glob = ["notebooks/assignments/[0-9]*.ipynb"]
 # Antialiasing differs a little between processors; another digit is 20 or more.
 PICTURE_TOLERANCE = 3.0
 PNG = "iVBORw0KGgo"  # so every picture begins, in base64

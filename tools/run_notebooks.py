@@ -42,9 +42,10 @@ STARTUP_MESSAGE = re.compile(
 
 
 def all_notebooks() -> list[Path]:
-    """Chapters, then solutions, in reading order."""
-    folder = ROOT / "notebooks"
-    return sorted(folder.glob("*.ipynb")) + sorted(folder.glob("solutions/*.ipynb"))
+    """Chapters, their solutions, and the assignments with theirs."""
+    folders = ["", "solutions", "assignments/source"]
+    found = [(ROOT / "notebooks" / folder).glob("*.ipynb") for folder in folders]
+    return [path for paths in found for path in sorted(paths)]
 
 
 def address() -> str:

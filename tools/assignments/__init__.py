@@ -1,0 +1,1 @@
+"""Graded assignments: a submission proposes, the judge measures."""
