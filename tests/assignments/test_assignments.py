@@ -103,6 +103,8 @@ def tricks():
 @pytest.mark.parametrize(("name", "what"), list(tricks()))
 def test_a_trick_costs_its_task_and_no_other(name, what, package):
     case, (cell, task) = case_of(name), VICTIMS[name]
+    if "TensorFlow" in what and wall.best(package) == "none":
+        pytest.skip("there is no wall on this system, as the instructors' page says")
     source = ANYWHERE[what].replace("{root}", str(ROOT))
     source = source.replace("{folder}", str(package.parent.parent))
     result = graded(case, reference(case, **{cell: source}), package, cell_seconds=12)
