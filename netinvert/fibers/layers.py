@@ -52,16 +52,20 @@ class Cell(NamedTuple):
 def check_input(layers: Sequence[Layer], x: np.ndarray, bounds) -> np.ndarray:
     """Return one input as float64; refuse a wrong shape or a value out of bounds."""
     x = np.asarray(x, "float64")
-    first = next((one for one in layers if one.kernel is not None), layers[-1])
+    taking = (one for one in layers if one.kind not in ("reshape", "relu"))
+    first = next(taking, layers[-1])
     fits = x.ndim < 4 and (x.ndim != 2 or len(x) > 1)
     if first.kind == "dense":
         fits = fits and x.size == len(first.kernel)
     elif first.kind == "convolution":
         fits = x.ndim == 3 and x.shape[-1] == first.kernel.shape[2]
+    elif first.kind == "average":
+        fits = x.ndim == 3
     if not fits:
+        kernel = np.shape(first.kernel) or "none: height, width and channels"
         raise ValueError(
             f"one input is needed, as layer {first.name!r} takes it (kernel of shape "
-            f"{np.shape(first.kernel)}), without a batch axis; got shape {x.shape}"
+            f"{kernel}), without a batch axis; got shape {x.shape}"
         )
     if not np.isfinite(x).all():
         raise ValueError("x and the picture must be finite: no NaN and no infinity")

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from netinvert import fibers
+from netinvert import certificates, fibers
 from netinvert.fibers.layers import affine_steps, cell, pattern
 from tests.fibers.networks import random_network
 
@@ -36,3 +36,14 @@ def test_in_its_cell_a_network_is_one_affine_map():
     near = x + 1e-6
     outputs = model(near[None].astype("float32")).numpy()[0]
     np.testing.assert_allclose(here.jacobian @ near + here.offset, outputs, atol=1e-4)
+
+
+def test_an_average_may_come_before_the_first_weights():
+    keras.utils.set_random_seed(1)
+    pool, flat = layers.AveragePooling2D(2), layers.Flatten()
+    model = keras.Sequential([keras.Input((6, 6, 1)), pool, flat, layers.Dense(2)])
+    one, other = np.random.default_rng(1).random((2, 6, 6, 1))
+    found = fibers.metamer(model, one, other)
+    assert certificates.verify(found, fibers.layers_of(model)).startswith("Proved")
+    with pytest.raises(ValueError, match=r"height, width and channels.*\(6, 6\)"):
+        fibers.metamer(model, one[..., 0], other[..., 0])
