@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from netinvert.certificates import Layer
+from netinvert.certificates import Layer, Refused, check_layer
 
 
 class Affine(NamedTuple):
@@ -52,21 +52,16 @@ class Cell(NamedTuple):
 def check_input(layers: Sequence[Layer], x: np.ndarray, bounds) -> np.ndarray:
     """Return one input as float64; refuse a wrong shape or a value out of bounds."""
     x = np.asarray(x, "float64")
-    taking = (one for one in layers if one.kind not in ("reshape", "relu"))
-    first = next(taking, layers[-1])
-    fits = x.ndim < 4 and (x.ndim != 2 or len(x) > 1)
-    if first.kind == "dense":
-        fits = fits and x.size == len(first.kernel)
-    elif first.kind == "convolution":
-        fits = x.ndim == 3 and x.shape[-1] == first.kernel.shape[2]
-    elif first.kind == "average":
-        fits = x.ndim == 3
-    if not fits:
-        kernel = np.shape(first.kernel) or "none: height, width and channels"
+    try:
+        given = x.shape if x.ndim < 4 and (x.ndim != 2 or len(x) > 1) else ()
+        for layer in layers:
+            check_layer(layer, given)
+            given = layer.shape
+    except Refused as reason:
         raise ValueError(
-            f"one input is needed, as layer {first.name!r} takes it (kernel of shape "
-            f"{kernel}), without a batch axis; got shape {x.shape}"
-        )
+            f"one input is needed, as the layers take it, without a batch axis; got "
+            f"shape {x.shape}: {reason}"
+        ) from None
     if not np.isfinite(x).all():
         raise ValueError("x and the picture must be finite: no NaN and no infinity")
     if bounds is not None and (x.min() < bounds[0] or x.max() > bounds[1]):

@@ -64,7 +64,7 @@ def test_softmax_loses_one_more_dimension():
     [
         (np.ones(12), "two inputs at least"),
         (np.ones((1, 12)), "two inputs at least"),
-        (np.ones((5, 11)), "as layer 'h1 before relu' takes it"),
+        (np.ones((5, 11)), "layer 'h1 before relu' has a kernel"),
         (np.full((5, 12), np.nan), "finite"),
         (np.ones((5, 12)), "all inputs are the same"),
     ],

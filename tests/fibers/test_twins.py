@@ -147,7 +147,7 @@ def test_a_collision_needs_the_first_layer_only():
         ([0.5] * 11 + [np.nan], [0.5] * 12, "must be finite"),
         ([0.5] * 12, [0.5] * 11 + [np.inf], "must be finite"),
         ([[0.5] * 12], [[0.4] * 12], "without a batch axis; got shape .1, 12"),
-        ([0.5] * 12, [[0.5] * 4] * 3, "needs the shape .12,. of x, got .3, 4"),
+        ([0.5] * 12, [[0.5] * 4] * 3, "without a batch axis; got shape .3, 4"),
         ([0.5] * 12, [0.5] * 12, "x itself is the closest"),
     ],
 )
