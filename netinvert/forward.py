@@ -351,3 +351,29 @@ def input_shape_of(forward) -> tuple[int, ...] | None:
     if not isinstance(shape, (tuple, list)) or not shape:
         return None
     return tuple(shape[1:]) if all(isinstance(n, int) for n in shape[1:]) else None
+
+
+def find_output(function, shape) -> np.ndarray:
+    """Outputs for one input of zeros, which shows their shape and type."""
+    try:
+        output = np.asarray(function(np.zeros((1, *shape), "float32")))
+    except Exception as error:
+        raise ValueError(
+            f"the forward network cannot take a batch of inputs of shape {shape}: "
+            f"{error}"
+        ) from error
+    floats = output.dtype.name in ("float16", "float32", "float64")
+    if output.shape[:1] != (1,) or output.size == 0 or not floats:
+        raise ValueError(
+            "the forward network must map a batch to a batch of real numbers, such as "
+            f"logits instead of a class; for 1 input it gave shape {output.shape} of "
+            f'{output.dtype}. In mixed precision give the last layer dtype="float32"'
+        )
+    return output
+
+
+def evaluate(function, inputs: np.ndarray, batch_size: int) -> np.ndarray:
+    """Outputs of the network for an array of inputs, a chunk at a time."""
+    starts = range(0, len(inputs), batch_size)
+    parts = [np.asarray(function(inputs[i : i + batch_size])) for i in starts]
+    return np.concatenate(parts)

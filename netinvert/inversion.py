@@ -20,7 +20,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from tqdm.auto import tqdm
 
-from netinvert.forward import as_function, input_shape_of
+from netinvert.forward import as_function, evaluate, find_output, input_shape_of
+from netinvert.objectives import check_classes
 
 LARGEST = float(np.finfo("float32").max)  # networks compute in float32
 REMEDY = (
@@ -146,7 +147,7 @@ def invert(
             f"{method!r}" + ("; add parentheses" if isinstance(method, type) else "")
         )
     function = as_function(forward)
-    shape = find_input_shape(forward, method, input_shape, targets)
+    shape = find_input_shape(forward, function, method, input_shape, targets)
     bounds = check_bounds(bounds, shape)
     targets = check_targets(targets, find_output(function, shape))
     if names_class(method):
@@ -173,8 +174,7 @@ def invert(
 
 def progress_bar(steps, name: str, unit: str, show: bool = True):
     """Go through the steps with a bar, which appears when they take long."""
-    # tqdm's bar for notebooks has to be told.
-    quiet = bool(os.environ.get("TQDM_DISABLE")) or not show
+    quiet = not show or bool(os.environ.get("TQDM_DISABLE"))  # in notebooks too
     return tqdm(steps, desc=name, unit=unit, delay=2.0, disable=quiet, leave=False)
 
 
@@ -201,74 +201,42 @@ def join_histories(histories) -> dict:
     """Put the chunks' histories side by side; pictures only of the first chunk."""
     joined = dict(histories[0])
     if "objective" in joined:
-        parts = [history["objective"] for history in histories]
-        joined["objective"] = np.concatenate(parts, axis=1)
+        joined["objective"] = np.hstack([one["objective"] for one in histories])
     return joined
 
 
-def evaluate(function, inputs: np.ndarray, batch_size: int) -> np.ndarray:
-    """Outputs of the network for an array of inputs, a chunk at a time."""
-    starts = range(0, len(inputs), batch_size)
-    parts = [np.asarray(function(inputs[i : i + batch_size])) for i in starts]
-    return np.concatenate(parts)
-
-
-def find_input_shape(forward, method, given, targets) -> tuple[int, ...]:
+def find_input_shape(forward, function, method, given, targets) -> tuple[int, ...]:
     """Shape of one input: from the argument, the network, or the method."""
     known = input_shape_of(forward)
     if given is not None:
         sizes = given if isinstance(given, tuple | list) else ()
         sizes = tuple(check_count("each size in input_shape", size) for size in sizes)
-        if not sizes or (known is not None and sizes != tuple(known)):
+        if not sizes or sizes != (known or sizes):
             raise ValueError(
                 f"input_shape must be a tuple, such as {known or (28, 28, 1)}, and the "
                 f"network's own where that is known; got {given!r}"
             )
         return sizes
     shape = known if known is not None else getattr(method, "input_shape_", None)
-    if shape is None:
-        shape = shape_of_start(as_function(forward), method, targets)
-    if shape is None:
-        raise ValueError(
-            "cannot tell the shape of one input from this callable: pass "
-            "input_shape=(...) to invert, or call method.fit(forward, inputs) first"
-        )
-    return tuple(shape)
+    return shape_of_start(function, method, targets) if shape is None else tuple(shape)
 
 
-def shape_of_start(function, method, targets) -> tuple[int, ...] | None:
+def shape_of_start(function, method, targets) -> tuple[int, ...]:
     """Shape of one input, where the method starts from an array that fits."""
     start = method
     while isinstance(start, Method):
         start = getattr(start, "start", "")
-    # What is wrong with a start, or with the targets, is said where they are used.
-    with contextlib.suppress(ValueError):
-        size = as_numbers(start).shape
-        for shape in (size[1:], size):  # one start for each target, or one for all
-            with contextlib.suppress(ValueError):
-                count = len(check_targets(targets, find_output(function, shape)))
-                if shape and (shape == size or size[0] == count):
-                    return shape
-    return None
-
-
-def find_output(function, shape) -> np.ndarray:
-    """Outputs for one input of zeros, which shows their shape and type."""
-    try:
-        output = np.asarray(function(np.zeros((1, *shape), "float32")))
-    except Exception as error:
-        raise ValueError(
-            f"the forward network cannot take a batch of inputs of shape {shape}: "
-            f"{error}"
-        ) from error
-    floats = output.dtype.name in ("float16", "float32", "float64")
-    if output.shape[:1] != (1,) or output.size == 0 or not floats:
-        raise ValueError(
-            "the forward network must map a batch to a batch of real numbers, such as "
-            f"logits instead of a class; for 1 input it gave shape {output.shape} of "
-            f'{output.dtype}. In mixed precision give the last layer dtype="float32"'
-        )
-    return output
+    size = np.shape(start)
+    for shape in filter(None, (size[1:], size)):  # one for each target, or one for all
+        # What is wrong with a start, or with the targets, is said where they are used.
+        with contextlib.suppress(ValueError):
+            count = len(check_targets(targets, find_output(function, shape)))
+            if shape == size or size[0] == count:
+                return shape
+    raise ValueError(
+        "cannot tell the shape of one input from this callable: pass "
+        "input_shape=(...) to invert, or call method.fit(forward, inputs) first"
+    )
 
 
 def names_class(method) -> bool:
@@ -318,19 +286,6 @@ def check_rows(name: str, rows: np.ndarray, shape: tuple, dtype) -> None:
         )
 
 
-def check_classes(targets: np.ndarray) -> None:
-    """Refuse targets that are no shares of classes; most often they are logits."""
-    rows = targets if targets.ndim == 2 else np.full((len(targets), 1), -1.0)
-    # with room for rounding, of float16 too
-    wrong = (rows < -1e-3).any(axis=1) | (np.abs(rows.sum(axis=1) - 1) > 1e-2)
-    if wrong.any():
-        raise ValueError(
-            "targets of cross_entropy are one-hot or probabilities, (N, classes): not "
-            f"negative, and with a sum of 1; got {targets.shape}, and {wrong.sum()} of "
-            f"{len(targets)} are something else. To reach logits, take squared_error"
-        )
-
-
 def check_proposal(proposal, count, shape, method) -> tuple[np.ndarray, dict]:
     """Make sure a method returned one finite input for each target, and a history."""
     try:
@@ -356,23 +311,19 @@ def check_bounds(bounds, shape):
     if bounds is None:
         return None
     try:
-        if isinstance(bounds, bytes | dict | set):
-            raise TypeError(f"a {type(bounds).__name__} is no pair of numbers")
         low, high = (as_numbers(bound).astype("float64") for bound in bounds)
         np.broadcast_to(low, shape), np.broadcast_to(high, shape)
+        sizes = np.abs(low), np.abs(high), high - low
+        finite = all((size <= LARGEST).all() for size in sizes)
+        if isinstance(bounds, bytes | dict | set) or not finite:
+            raise ValueError("numbers without order, or beyond float32")
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"bounds must be None or a pair (low, high) of numbers, or of arrays "
-            f"that fit an input of shape {shape}; got {bounds!r}"
+            "bounds must be None or a pair (low, high) of finite numbers, or of arrays "
+            f"that fit an input of shape {shape}; both they and their distance are at "
+            f"most {LARGEST:.2g}; got {bounds!r}"
         ) from error
-    sizes = np.abs(low), np.abs(high), high - low
-    if not all((size <= LARGEST).all() for size in sizes):
-        raise ValueError(
-            f"bounds must be finite, and both they and their distance at most "
-            f"{LARGEST:.2g}; or None for no bounds; got {bounds}"
-        )
-    inner_low, inner_high = representable(low, high, "float32")
-    if not (inner_low < inner_high).all():
+    if not np.less(*representable(low, high, "float32")).all():
         close = ", too close for float32 to tell apart" * bool((low < high).all())
         raise ValueError(
             f"the low bound must be below the high one everywhere; got {bounds}{close}"

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from types import FunctionType
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -135,6 +136,19 @@ def cross_entropy(outputs, targets):
     Unlike a squared error's, its gradient does not vanish at a confident wrong answer.
     """
     return tf.nn.softmax_cross_entropy_with_logits(targets, outputs)
+
+
+def check_classes(targets: np.ndarray) -> None:
+    """Refuse targets that are no shares of classes; most often they are logits."""
+    rows = targets if targets.ndim == 2 else np.full((len(targets), 1), -1.0)
+    # with room for rounding, of float16 too
+    wrong = (rows < -1e-3).any(axis=1) | (np.abs(rows.sum(axis=1) - 1) > 1e-2)
+    if wrong.any():
+        raise ValueError(
+            "targets of cross_entropy are one-hot or probabilities, (N, classes): not "
+            f"negative, and with a sum of 1; got {targets.shape}, and {wrong.sum()} of "
+            f"{len(targets)} are something else. To reach logits, take squared_error"
+        )
 
 
 @mismatch

@@ -144,7 +144,7 @@ FAULTS = [
     ),
     Fault(
         "cross-entropy takes logits for probabilities",
-        "netinvert/inversion.py",
+        "netinvert/objectives.py",
         swap("np.abs(rows.sum(axis=1) - 1) > 1e-2", "(rows < -1)[:, 0]"),
         "tests/methods/test_gradient.py -k cross_entropy",
     ),
