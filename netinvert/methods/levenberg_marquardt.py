@@ -8,6 +8,7 @@ knowledge of the inputs enters.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -139,7 +140,8 @@ FIRST_DAMPING, MOST_DAMPING = 1.0, 1e6  # in units of the mean diagonal of J M J
 TRIALS = 3  # of each Jacobian: a trial is one run of f, the Jacobian costs one a row
 CORRELATED_STEPS = 4  # Jacobians after which, in a box, values move independently
 STALLED = 0.99  # of the error left by a Jacobian's trials: it falls no more
-ROWS_AT_ONCE = 16  # of a Jacobian: more take their memory, and hardly less time
+UNROLLED = 16  # rows of a Jacobian, or pfor takes 1.4 times; more rows, more graph
+HALVES_PAY_FROM = 64  # targets; side by side, or a search takes 1.2 to 1.3 times
 LARGEST_JACOBIAN = 2**23  # numbers held at once; more targets take turns
 LARGEST_OF_ONE = 2**28  # numbers for one target: 1 GB, and a step needs it three times
 
@@ -147,11 +149,11 @@ LARGEST_OF_ONE = 2**28  # numbers for one target: 1 GB, and a step needs it thre
 class State(NamedTuple):
     """Where the search for each of N targets stands."""
 
-    codes: tf.Tensor  # (N, n)
-    missing: tf.Tensor  # (N, k), target minus output
-    errors: tf.Tensor  # (N,), their mean squares
-    damping: tf.Tensor  # (N,)
-    going: tf.Tensor  # (N,) bool
+    codes: np.ndarray  # (N, n); tensors while it moves
+    missing: np.ndarray  # (N, k), target minus output
+    errors: np.ndarray  # (N,), their mean squares
+    damping: np.ndarray  # (N,)
+    going: np.ndarray  # (N,) bool
 
 
 def second_order_search(forward, targets, codes, drawing, bounds, spread, steps):
@@ -171,7 +173,8 @@ def second_order_search(forward, targets, codes, drawing, bounds, spread, steps)
             "outputs, or take GradientInversion, which needs no Jacobian"
         )
     scale, factor, floor = spread
-    scale = scale if scale is None else np.broadcast_to(scale, codes.shape)
+    if scale is not None:
+        scale = np.broadcast_to(scale, codes.shape).astype(dtype)
     factor = factor if factor is None else tf.constant(factor, dtype)
     box = bounds
     if bounds is not None:
@@ -179,39 +182,53 @@ def second_order_search(forward, targets, codes, drawing, bounds, spread, steps)
         box = tf.constant(box, dtype)
         codes = np.clip(codes, *box.numpy())  # outside, a start may fit better
     search = compiled(build_second_order, forward, drawing, shape)
+    metric = factor, tf.constant(floor, dtype), box
     count = max(1, LARGEST_JACOBIAN // size)
     found = []
-    with in_tensorflow():
+    with in_tensorflow(), ThreadPoolExecutor(2) as threads:
         for first in range(0, len(codes), count):
             part = slice(first, first + count)
-            own = scale if scale is None else tf.constant(scale[part], dtype)
-            metric = own, factor, tf.constant(floor, dtype), box
-            found.append(run(*search, codes[part], targets[part], metric, steps))
+            own = scale if scale is None else scale[part]
+            task = codes[part], targets[part], own, metric, steps
+            found.append(run(threads.map, *search, *task))
     inputs, mismatch, histories = zip(*found, strict=True)
     return np.concatenate(inputs), np.concatenate(mismatch), join_histories(histories)
 
 
-def run(begin, improve, draw, codes, targets, metric, steps: int):
-    """Search for some targets, one Jacobian after the other."""
+def run(each, begin, improve, draw, codes, targets, scale, metric, steps: int):
+    """Search for some targets, one Jacobian after the other, in halves side by side."""
     marks = np.unique(np.geomspace(1, steps, RECORDED_STEPS).round().astype(int))
-    state = begin(codes, targets)
-    seen = [state]
+    state = State(*map(np.array, begin(codes, targets)))
+
+    def look():
+        return state.errors.copy(), state.codes[:RECORDED_INPUTS].copy()
+
+    def improved(rows):
+        part = State(*(values[rows] for values in state))
+        own = scale if scale is None else scale[rows]
+        return improve(part, targets[rows], own, *metric, whole)
+
+    seen = [look()]
     for step in range(steps):
-        if not np.any(state.going):
+        going = np.flatnonzero(state.going)  # who has arrived leaves the batch
+        if not going.size:
             break
-        whole = metric[-1] is None or step < CORRELATED_STEPS
-        state = improve(state, targets, *metric, tf.constant(whole))
+        whole = tf.constant(metric[-1] is None or step < CORRELATED_STEPS)
+        halves = np.array_split(going, 2 if len(going) >= HALVES_PAY_FROM else 1)
+        for rows, part in zip(halves, each(improved, halves), strict=True):
+            for old, new in zip(state, part, strict=True):
+                old[rows] = new
         if step + 1 in marks:
-            seen.append(state)
-    seen += [state] * (len(marks) + 1 - len(seen))  # where it ended, it stays
-    codes = [state.codes[:RECORDED_INPUTS] for state in seen]
-    shown = draw(tf.concat(codes, 0)).numpy()
+            seen.append(look())
+    seen += [look()] * (len(marks) + 1 - len(seen))  # where it ended, it stays
+    errors, codes = zip(*seen, strict=True)
+    shown = draw(np.concatenate(codes)).numpy()
     history = {
         "step": np.append(0, marks),
-        "objective": np.stack([state.errors for state in seen]),
+        "objective": np.stack(errors),
         "inputs": shown.reshape(len(seen), -1, *shown.shape[1:]),
     }
-    return draw(state.codes).numpy(), state.errors.numpy(), history
+    return draw(state.codes).numpy(), state.errors, history
 
 
 def build_second_order(forward, drawing, shape):
@@ -237,14 +254,9 @@ def build_second_order(forward, drawing, shape):
         damping = tf.fill(tf.shape(errors), tf.constant(FIRST_DAMPING, codes.dtype))
         return State(codes, missing, errors, damping, ~matched(missing, targets))
 
-    def improve(state, targets, scale, factor, floor, box, whole):
-        """Try a few steps along one Jacobian, for the targets that go on."""
-        rows = tf.where(state.going)
-        part, targets, scale = tf.nest.map_structure(
-            lambda values: values if values is None else tf.gather_nd(values, rows),
-            (state, targets, scale),
-        )
-        # Who begins at one input shares its Jacobian: else 1.3 times as long.
+    def improve(part, targets, scale, factor, floor, box, whole):
+        """Try a few steps along one Jacobian."""
+        # Who begins at one input shares its Jacobian, or a search takes 1.3 times.
         alike = tf.reduce_all(part.codes == part.codes[:1])
         codes = tf.cond(alike, lambda: part.codes[:1], lambda: part.codes)
         jacobian = jacobian_at(codes, targets.shape[1])
@@ -264,9 +276,7 @@ def build_second_order(forward, drawing, shape):
         if box is not None and factor is not None:
             stalled &= ~whole  # what stalls in the whole covariance may yet go on
         done = matched(part.missing, targets)
-        part = part._replace(going=~(stalled | done))
-        both = zip(state, part, strict=True)
-        return State(*(tf.tensor_scatter_nd_update(a, rows, b) for a, b in both))
+        return part._replace(going=~(stalled | done))
 
     def jacobian_at(codes, size):
         """Derivatives (N, k, n) of k = size outputs by codes (N, n)."""
@@ -274,8 +284,11 @@ def build_second_order(forward, drawing, shape):
             tape.watch(codes)
             outputs = outputs_of(codes)
         that_exists(tape.gradient(outputs, codes))  # a Jacobian would be zeros instead
-        at_once = size <= ROWS_AT_ONCE
-        return tape.batch_jacobian(outputs, codes, experimental_use_pfor=at_once)
+        if size > UNROLLED:
+            return tape.batch_jacobian(outputs, codes, experimental_use_pfor=False)
+        ones = tf.ones_like(outputs)
+        units = [ones * tf.one_hot(i, size, dtype=ones.dtype) for i in range(size)]
+        return tf.stack([tape.gradient(outputs, codes, unit) for unit in units], axis=1)
 
     def trial(state, targets, jacobian, steered, gram, unit, box):
         """Try one step, and keep it where it lowers the error."""
