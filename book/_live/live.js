@@ -12,6 +12,7 @@
     new Promise((resolve, reject) => {
       const tag = document.createElement("script");
       tag.src = new URL(name, here).href;
+      tag.async = false; // the panel needs the engine, whichever arrives first
       tag.onload = resolve;
       tag.onerror = () => reject(new Error(`${name} did not arrive.`));
       document.head.append(tag);
@@ -24,7 +25,8 @@
       return networks(unpack(weights));
     }));
 
-  Promise.all([script("live-engine.js"), script("live-panel.js")]).then(() => {
-    for (const root of roots) globalThis.netinvertLive.build(root, load);
-  });
+  Promise.all([script("live-engine.js"), script("live-panel.js")]).then(
+    () => roots.forEach((root) => globalThis.netinvertLive.build(root, load)),
+    () => {}, // without them the still picture stays
+  );
 })();
