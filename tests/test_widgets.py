@@ -164,28 +164,30 @@ widgets.explorer(lambda share: (np.full((8, 8, 1), share), f'{share}'), share=[0
 """
 
 
-def shown_by_kernel(front_end: dict) -> dict:
-    """Execute the cell; ``front_end`` is what a front end sends along with it."""
+@pytest.fixture(scope="module")
+def shown_by_kernel():
+    """What a kernel shows of the cell, by what the front end sends along with it."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
-    client = NotebookClient(notebook, kernel_name="python3", timeout=120)
+    client, shown = NotebookClient(notebook, kernel_name="python3", timeout=120), {}
     with client.setup_kernel():
-        client.kc.session.metadata = front_end
-        outputs = client.execute_cell(notebook.cells[0], 0).outputs
-    (data,) = [output.data for output in outputs if "data" in output]
-    return data
+        for sent in ({}, {"cellId": "as JupyterLab and VS Code send it"}):
+            client.kc.session.metadata = sent
+            outputs = client.execute_cell(notebook.cells[0], 0).outputs
+            (shown[len(sent)],) = [one.data for one in outputs if "data" in one]
+    return {"a program": shown[0], "a person": shown[1]}
 
 
-def test_a_notebook_run_by_a_program_stores_the_static_face_once():
+def test_a_notebook_run_by_a_program_stores_the_static_face_once(shown_by_kernel):
     namespace = {}
     exec(CELL.rsplit("\n", 2)[0], namespace)
     expected = eval(CELL.strip().splitlines()[-1], namespace).static()
-    shown = shown_by_kernel({})
+    shown = shown_by_kernel["a program"]
     assert shown["text/html"] == expected
     assert not [kind for kind in shown if "widget" in kind]
 
 
-def test_a_person_at_the_kernel_gets_the_live_face():
-    shown = shown_by_kernel({"cellId": "as JupyterLab and VS Code send it"})
+def test_a_person_at_the_kernel_gets_the_live_face(shown_by_kernel):
+    shown = shown_by_kernel["a person"]
     assert "application/vnd.jupyter.widget-view+json" in shown
     assert "text/html" not in shown
 
