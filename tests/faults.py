@@ -417,12 +417,6 @@ FAULTS = [
         "tests/test_forward.py -k probe",
     ),
     Fault(
-        "the ledger's picture has one half",
-        "netinvert/fibers/ledger.py",
-        swap("subplots(1, 2,", "subplots(1, 1,"),
-        "tests/fibers/test_ledger.py -k picture",
-    ),
-    Fault(
         "fibers: widths swapped",
         "netinvert/fibers/twins.py",
         swap(

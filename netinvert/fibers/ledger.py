@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import keras
 import numpy as np
 from scipy.linalg import qr
 
-from netinvert import plots
 from netinvert.certificates import Layer
 from netinvert.fibers.layers import Bend, affine_steps, check_input
 from netinvert.fibers.polytope import one_thread
@@ -20,67 +19,25 @@ RANK = 1e-9  # relative to the largest pivot
 WALL = 1e-12  # a point closer to a wall lies on it, as far as rounding can tell
 
 
-@dataclass(frozen=True, eq=False)
-class Ledger:
+class Ledger(NamedTuple):
     """What is lost on the way through a network, layer by layer.
 
-    Attributes
-    ----------
-    layers : list of L str
-    widths, dead : int arrays (L,)
-        Units, and how many of them are off at all of the inputs given.
-    ranks : int array (L, N)
-        Rank of the Jacobian at each of N inputs.
-    invisible : float array (L, N)
-        Share of the data's variance in the Jacobian's null space there.
-    size : int
-        Numbers in an input.
+    ``layers`` are L names, ``ranks`` (L, N) the rank of the Jacobian at each of N
+    inputs, ``invisible`` (L, N) the data's share of variance in its null space there.
     """
 
     layers: list[str]
-    widths: np.ndarray
-    dead: np.ndarray
     ranks: np.ndarray
     invisible: np.ndarray
-    size: int
-
-    @property
-    def fibers(self) -> np.ndarray:
-        """Dimension of the fiber around each input (L, N)."""
-        return self.size - self.ranks
 
     def __str__(self) -> str:
+        lines = ["  rank (least-most)  invisible"]
+        for ranks, share in zip(self.ranks, self.invisible, strict=True):
+            rank = f"{ranks.mean():.1f} ({ranks.min()}-{ranks.max()})"
+            lines.append(f"  {rank:>17}  {share.mean():9.0%}")
         wide = max(map(len, self.layers))
-        lines = [f"{'':{wide}}  width   rank (least-most)  fiber  invisible  dead"]
-        for k, name in enumerate(self.layers):
-            ranks, fiber = self.ranks[k], self.fibers[k].mean()
-            spread = f"{ranks.mean():.1f} ({ranks.min()}-{ranks.max()})"
-            lines.append(
-                f"{name:{wide}}  {self.widths[k]:5d}  {spread:>18}  {fiber:5.1f}  "
-                f"{self.invisible[k].mean():9.0%}  {self.dead[k]:4d}"
-            )
-        return "\n".join(lines)
-
-    def picture(self) -> plots.Picture:
-        """Draw width and rank (left), and the invisible share (right), per layer."""
-        axes = plots.axes_for("", "", height=0.9 + 0.35 * len(self.layers))
-        figure = axes.figure
-        axes.remove()
-        left, right = figure.subplots(1, 2, sharey=True)
-        places = np.arange(len(self.layers))
-        left.barh(places, self.widths, color="#D8D8D8", label="width")
-        rows = ((left, self.ranks, "rank"), (right, 100 * self.invisible, ""))
-        for panel, values, label in rows:
-            ends = abs(np.percentile(values, [0, 100], axis=1) - values.mean(axis=1))
-            look = {"fmt": "o", "color": plots.COLORS[0], "capsize": 3}
-            panel.spines[["top", "right"]].set_visible(False)
-            panel.errorbar(values.mean(axis=1), places, xerr=ends, label=label, **look)
-        left.axvline(self.size, color=plots.INK, linestyle=":", label="input")
-        left.set(xlabel="units", yticks=places, yticklabels=self.layers, xlim=(0, None))
-        right.set(xlabel="invisible variance (%)", xlim=(0, 100))
-        left.invert_yaxis()
-        figure.legend(loc="outside upper left", **plots.LEGEND)
-        return figure
+        names = ("", *self.layers)
+        return "\n".join(f"{a:{wide}}{b}" for a, b in zip(names, lines, strict=True))
 
 
 @one_thread
@@ -93,7 +50,7 @@ def ledger(network: Network, inputs: np.ndarray, points: int = 32) -> Ledger:
         Layers that :func:`netinvert.fibers.layers_of` knows. A softmax at the end
         is booked where the model has one.
     inputs : array (M, *input_shape)
-        Data: its variance is shared out, and units that are never on are counted.
+        Data: its variance is shared out.
     points : int
         At how many of the inputs, the first N, the Jacobian is looked at.
 
@@ -113,7 +70,7 @@ def ledger(network: Network, inputs: np.ndarray, points: int = 32) -> Ledger:
     check_data(layers, inputs, points)
     steps = affine_steps(layers, inputs.shape[1:])
     values = inputs.reshape(len(inputs), -1)
-    size, points = values.shape[1], min(points, len(values))
+    points = min(points, len(values))
     # The rows of the first layer span all that any layer sees: its coordinates in
     # an orthogonal basis of them do the same with smaller matrices.
     basis = qr(steps[0].matrix, mode="economic")[0]
@@ -129,8 +86,7 @@ def ledger(network: Network, inputs: np.ndarray, points: int = 32) -> Ledger:
         else:
             jacobians = step.matrix.T @ jacobians / step.divisor
         values = step(values)
-        dead = (values <= 0).all(axis=0).sum() if isinstance(step, Bend) else 0
-        books[step.name] = (values.shape[1], dead, look(jacobians, spread, points))
+        books[step.name] = look(jacobians, spread, points)
     if walled.any():
         warnings.warn(
             f"{walled.sum()} of {points} points lie on a wall, where a unit is at 0 "
@@ -145,12 +101,10 @@ def ledger(network: Network, inputs: np.ndarray, points: int = 32) -> Ledger:
         shape = (len(jacobians), -1, layers[-1].shape[-1], len(spread))
         groups = jacobians.reshape(shape)
         groups = groups - groups.mean(axis=2, keepdims=True)
-        seen = look(groups.reshape(jacobians.shape), spread, points)
-        books["softmax"] = (values.shape[1], 0, seen)
-    widths, dead, seen = map(np.array, zip(*books.values(), strict=True))
-    invisible = np.clip(1 - seen[..., 1] / total, 0, 1)
-    ranks = seen[..., 0].astype(int)
-    return Ledger(list(books), widths, dead, ranks, invisible, size)
+        books["softmax"] = look(groups.reshape(jacobians.shape), spread, points)
+    ranks, variances = np.moveaxis(list(books.values()), -1, 0)
+    invisible = np.clip(1 - variances / total, 0, 1)
+    return Ledger(list(books), ranks.astype(int), invisible)
 
 
 def check_data(layers: Sequence[Layer], inputs: np.ndarray, points: int) -> None:
