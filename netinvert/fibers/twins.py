@@ -16,6 +16,7 @@ from netinvert.fibers.exact import certify, independent
 from netinvert.fibers.layers import affine_steps, cell, check_input, pattern
 from netinvert.fibers.polytope import Infeasible, Polytope
 from netinvert.fibers.reading import Network, first_affine, layers_of, read
+from netinvert.inversion import check_count
 
 MARGIN = 1e-6  # from the walls of a cell, so that an exact answer stays inside
 HALFWAY = 0.3  # between a face of the fiber and its middle
@@ -173,8 +174,7 @@ def samples(
     float array (count, *input_shape)
         The outputs agree up to rounding in float64.
     """
-    check_count("count", count, 1)
-    check_count("steps", steps, 1)
+    count, steps = check_count("count", count), check_count("steps", steps)
     among = fiber(network, x, layer, bounds)
     pictures = np.random.default_rng(seed).uniform(*bounds, (count, np.size(x)))
     # A walk in many dimensions is slow. So each sets out from a place of its own,
@@ -215,11 +215,6 @@ def split(
         seen.append(rows.T @ (rows @ x))
     seen = np.reshape(seen, inputs.shape)
     return seen, inputs - seen
-
-
-def check_count(name: str, number: int, least: int) -> None:
-    if not isinstance(number, (int, np.integer)) or number < least:
-        raise ValueError(f"{name} must be a whole number from {least} on, got {number}")
 
 
 def around(network: Network, x: np.ndarray, layer: str | None, bounds: Bounds):

@@ -162,8 +162,8 @@ def test_what_cannot_be_asked_is_answered_with_the_reason(x, toward, message):
         ({"bounds": None}, "low < high, got None"),
         ({"bounds": (1, 0)}, "low < high, got .1, 0"),
         ({"bounds": (0, np.inf)}, "two finite numbers"),
-        ({"crossings": -1}, "crossings must be a whole number from 0 on, got -1"),
-        ({"crossings": None}, "crossings must be a whole number from 0 on, got None"),
+        ({"crossings": -1}, "crossings must be at least 0, got -1"),
+        ({"crossings": None}, "crossings must be a whole number, got None"),
     ],
 )
 def test_settings_that_make_no_sense_are_named(settings, message):

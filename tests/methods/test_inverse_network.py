@@ -80,13 +80,13 @@ def test_it_bends_where_the_network_bends():
     assert error((32, 32)) < 0.05 < 0.08 < error(())
 
 
-def test_default_fit_on_logits_reaches_the_promised_quality(digits, mlp):
+def test_twelve_epochs_on_logits_reach_nearly_what_forty_do(digits, mlp):
     x_train, x_test, y_test = digits
     forward = ni.tap(mlp, "logits")
-    method = ni.InverseNetwork().fit(forward, x_train)
+    method = ni.InverseNetwork(epochs=12).fit(forward, x_train)
     found = ni.invert(forward, forward(x_test), method).inputs
-    assert ni.metrics.psnr(x_test, found).mean() > 16.3
-    assert ni.metrics.ssim(x_test, found).mean() > 0.66
+    assert ni.metrics.psnr(x_test, found).mean() > 15.95  # forty: above 16.3
+    assert ni.metrics.ssim(x_test, found).mean() > 0.64
     evaluator = ni.pretrained("evaluator")
     assert ni.metrics.accuracy(evaluator, found, y_test).mean() > 0.93
 

@@ -36,8 +36,9 @@ def arguments(out: Path, methods=QUICK) -> list[str]:
     return ["--methods", *methods, "--out", str(out)]
 
 
-def started(out: Path) -> subprocess.Popen:
-    words = [sys.executable, "-m", "netinvert.studies.benchmark", *arguments(out)]
+def started(out: Path, methods=QUICK) -> subprocess.Popen:
+    command = [sys.executable, "-m", "netinvert.studies.benchmark"]
+    words = [*command, *arguments(out, methods)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     return subprocess.Popen(words, cwd=ROOT, **quiet)
 
@@ -60,7 +61,7 @@ def small_run(tmp_path_factory):
     run.kill()
     run.wait()
     before = finished(out)
-    other = started(out)
+    other = started(out, ["autoencoder", "inverse network"])
     benchmark.main(arguments(out))
     assert other.wait(timeout=300) == 0
     return out, before
