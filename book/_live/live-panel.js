@@ -285,7 +285,9 @@
       this.status = el("p", { className: "live-status" });
       this.spoken = el("p", { className: "live-spoken", role: "status" });
       this.panel = el("div", { className: "live-panel", role: "group", aria: { label: this.constructor.title } });
-      this.panel.append(...this.parts(), this.status, this.spoken);
+      // A page that has a still picture inside has said what the panel is for.
+      const title = root.children.length ? [] : [el("p", { className: "live-title" }, this.constructor.title)];
+      this.panel.append(...title, ...this.parts(), this.status, this.spoken);
       root.prepend(this.panel);
       root.dataset.state = "waiting";
       for (const kind of ["pointerenter", "pointerdown", "focusin"]) {
@@ -310,7 +312,7 @@
         this.net = await this.load();
       } catch (error) {
         this.root.dataset.state = "failed";
-        this.say(`${error.message} The pictures below show what it does; reload the page to try again.`);
+        this.say(`${error.message} Reload the page to try again; the picture beside shows what it does.`);
         throw error;
       }
       this.say("");
@@ -418,7 +420,7 @@
 
   /** Paint on a digit while the first layer notices nothing. */
   class Why extends Panel {
-    static title = "Change a digit so that no layer notices";
+    static title = "Yourself: change a digit so that no layer notices";
 
     parts() {
       this.pad = new Pad("paint here", () => this.wish());
@@ -492,7 +494,7 @@
 
   /** Gradient search, step by step. */
   class Steps extends Panel {
-    static title = "Gradient search, step by step";
+    static title = "Yourself: gradient search, step by step";
 
     parts() {
       const again = () => this.net && this.restart();
@@ -628,7 +630,7 @@
 
   /** Drag the ten numbers, and watch what the inverse network draws. */
   class Inverse extends Panel {
-    static title = "Ask the inverse network";
+    static title = "Yourself: drag the ten logits, and see what the inverse network draws";
 
     parts() {
       this.sliders = new Numbers("ten numbers to drag", (values) => this.ask(values));

@@ -1,10 +1,16 @@
 /*
- * Turns every <div class="ni-live live-USE"> into a panel. Its code comes with the page,
- * the weights (1.7 MB) only when asked for: by a hand on the panel, or by scrolling to it.
+ * Turns every <div class="ni-live live-USE"> into a panel, and puts one below every cell
+ * of a chapter with the tag live-USE. Their code comes with the page, the weights (1.7 MB)
+ * only when asked for: by a hand on the panel, or by scrolling to it.
  */
 (() => {
   "use strict";
   const here = document.currentScript.src;
+  for (const cell of document.querySelectorAll('[class*="tag_live-"]')) {
+    const root = document.createElement("div");
+    root.className = `ni-live ${cell.className.match(/live-\w+/)[0]}`;
+    cell.after(root);
+  }
   const roots = document.querySelectorAll(".ni-live");
   if (!roots.length) return;
 

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import axe_playwright_python
+import nbformat
 import numpy as np
 import pytest
 
@@ -35,7 +36,9 @@ POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{use}</title>
 <meta name="viewport" content="width=device-width">
 <link rel="stylesheet" href="live.css"><script src="live.js" defer></script>
-<main><div class="ni-live live-{use}"><p>A still picture.</p></div></main></html>"""
+<main>{still}</main></html>"""
+STILL = '<div class="ni-live live-opening"><p id="still">A still picture.</p></div>'
+CELL = '<div class="cell tag_live-{use}"><p id="still">A still picture.</p></div>'
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 KEYS = {" ": 32, "Delete": 46, "ArrowUp": 38, "ArrowDown": 40, "Home": 36}
 KEYS |= {"ArrowLeft": 37, "ArrowRight": 39, "Tab": 9, "Enter": 13}
@@ -84,6 +87,17 @@ def test_the_engine_repeats_the_package_in_node():
     assert "# skipped 0" in run.stdout and "# pass 0" not in run.stdout
 
 
+def test_each_panel_has_its_place_in_the_book():
+    intro = (ROOT / "book" / "intro.md").read_text("utf-8")
+    assert "ni-live live-opening" in intro
+    chapters = {"why": "02_why_not", "steps": "03_gradient_search"}
+    chapters["inverse"] = "05_inverse_network"
+    for use, name in chapters.items():
+        cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+        here = [c for c in cells if f"live-{use}" in c.metadata.get("tags", [])]
+        assert len(here) == 1 and "figure" in here[0].metadata["mystnb"], name
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The panels on pages of their own; in two of three the weights are no good."""
@@ -91,7 +105,9 @@ def folder(tmp_path_factory):
     for name in ("good", "damaged", "missing"):
         shutil.copytree(LIVE, folder / name)
         for use in USES:
-            (folder / name / f"{use}.html").write_text(PAGE.format(use=use))
+            still = STILL if use == "opening" else CELL.format(use=use)
+            page = PAGE.format(use=use, still=still)
+            (folder / name / f"{use}.html").write_text(page)
     weights = folder / "damaged" / "live-weights.js"
     text = weights.read_text()
     middle = len(text) // 2
@@ -493,21 +509,22 @@ def test_weights_that_do_not_arrive_whole_give_a_sentence(visit, kind):
     visitor.click("a test digit")
     visitor.until("document.querySelector('.ni-live').dataset.state === 'failed'")
     assert "try again" in visitor.said() and len(visitor.said().split()) > 8
-    assert visitor.ask("document.querySelector('.ni-live > p').checkVisibility()")
+    assert visitor.ask("document.querySelector('#still').checkVisibility()")
     visitor.click("invert")
     assert "try again" in visitor.said()
     assert not [e for e in visitor.trouble() if "exception" in e["method"]]
 
 
-def test_without_javascript_and_in_print_there_is_a_still_picture(tab, site):
-    visible = "document.querySelector('.ni-live > p').checkVisibility()"
+@pytest.mark.parametrize("use", USES)
+def test_without_javascript_and_in_print_there_is_a_still_picture(tab, site, use):
+    visible = "document.querySelector('#still').checkVisibility()"
     tab.send("Emulation.setScriptExecutionDisabled", value=True)
-    tab.visit(f"{site}/good/opening.html")
+    tab.visit(f"{site}/good/{use}.html")
     tab.send("Emulation.setScriptExecutionDisabled", value=False)
     assert tab.evaluate(visible)
     assert tab.evaluate("document.querySelector('.live-panel')") is None
-    visitor = Visitor(tab, f"{site}/good/opening.html")
-    assert not visitor.ask(visible)
+    visitor = Visitor(tab, f"{site}/good/{use}.html")
+    assert visitor.ask(visible) == (use != "opening")
     tab.send("Emulation.setEmulatedMedia", media="print")
     assert visitor.ask(visible)
     assert not visitor.ask("document.querySelector('.live-panel').checkVisibility()")
