@@ -27,7 +27,7 @@
 
   /** A number in few letters, of a width that does not jump. */
   const short = (value) =>
-    (value >= 1e-4 ? value.toPrecision(2) : value > 1e-12 ? value.toExponential(0) : "0").replace("-", "\u2212");
+    value >= 100 ? String(Math.round(value)) : (value >= 1e-4 ? value.toPrecision(2) : value > 1e-12 ? value.toExponential(0) : "0").replace("-", "\u2212");
 
   /** "7 (99 %)": what logits say. */
   function says(logits) {
@@ -350,7 +350,7 @@
       this.pad = new Pad("draw a digit", (end) => this.drawn(end));
       this.numbers = new Numbers("what the network says");
       this.answers = ["gradient search", "search in a code", "inverse network"].map((name) => new Paper(name));
-      this.clock = new Clock(1, () => this.work(), () => this.show(), () => this.ended());
+      this.clock = new Clock(4, () => this.work(), () => this.show(), () => this.ended());
       const buttons = group(
         "buttons",
         this.button("a test digit", () => this.give(this.next().picture)),
@@ -381,7 +381,7 @@
       for (const answer of this.answers) answer.show(blank(), "");
       if (!end) return;
       const empty = !this.picture.some(Boolean);
-      this.say(empty ? "" : `The network reads a ${says(this.logits)}. Invert takes only the ten numbers.`);
+      this.say(empty ? "" : `The network reads a ${says(this.logits)}. Invert is given the ten numbers, and nothing else.`);
     }
 
     invert() {
@@ -400,8 +400,9 @@
 
     work() {
       const [pixels, code] = this.searches;
-      for (let n = 0; n < 5 && pixels.done < pixels.steps; n++) pixels.step();
-      if (code.done < code.steps && code.done / code.steps <= pixels.done / pixels.steps) code.step();
+      // Side by side: five steps in the pixels cost what one in the code does.
+      if (code.done / code.steps < pixels.done / pixels.steps) code.step();
+      else for (let n = 0; n < 5; n++) pixels.step();
       return pixels.done < pixels.steps || code.done < code.steps;
     }
 
@@ -621,12 +622,14 @@
       const { net, picture, aim, truth } = this;
       const clipped = picture.map((value) => Math.min(Math.max(value, 0), 1));
       const outside = picture.filter((value) => value < 0 || value > 1).length;
-      const after = outside
-        ? ` ${outside} pixels are out of range; clipped, the output error is ${short(mse(net.logits(clipped), aim))}.`
-        : "";
+      // A wanted class comes from no digit, so there is nothing to miss but the class.
+      const named = this.search.objective === "class";
+      const error = (logits) => (named ? `the network reads a ${says(logits)}` : `output error ${short(mse(logits, aim))}`);
+      const after = outside ? ` ${outside} pixels are out of range; clipped: ${error(net.logits(clipped))}.` : "";
+      const second = named ? "" : `, reconstruction error ${short(mse(picture, truth))}`;
       this.say(
-        `Output error ${short(mse(this.logits, aim))}, reconstruction error ${short(mse(picture, truth))}. ` +
-          `The evaluator, another network, reads it as a ${says(net.judge(picture))}.${after}`,
+        `Now: ${error(this.logits)}${second}. The evaluator, another network, reads it as a ` +
+          `${says(net.judge(picture))}.${after}`,
       );
     }
   }

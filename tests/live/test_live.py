@@ -378,7 +378,7 @@ def test_the_failures_of_the_chapter_can_be_made_by_hand(visit):
     visitor.click("play")
     visitor.until(f"{PANEL}.search.done === 200 && !{PANEL}.clock.running")
     assert np.argmax(visitor.numbers("logits")) != np.argmax(visitor.numbers("aim"))
-    assert "pixels are out of range; clipped" in visitor.said()
+    assert "pixels are out of range; clipped: output error" in visitor.said()
     visitor.choose("objective", "class")
     visitor.choose("start", "blank")
     visitor.click("play")
