@@ -494,13 +494,11 @@ def test_less_motion_draws_less_and_arrives_at_the_same_picture(visit, golden):
         count = "{ const show = p.show; p.frames = 0;"
         count += " p.show = () => { p.frames++; show.call(p); }; }"
         visitor.ask(f"(p => {count})({PANEL})")
-        visitor.tab.send("Emulation.setCPUThrottlingRate", rate=4)
         visitor.click("play")
         visitor.until(f"{PANEL}.search.done === 200 && !{PANEL}.clock.running")
-        visitor.tab.send("Emulation.setCPUThrottlingRate", rate=1)
         drawn[calm] = visitor.ask(f"{PANEL}.frames")
         same(visitor.numbers("picture"), golden["search"][0].ravel())
-    assert drawn[True] <= 3 < drawn[False], drawn
+    assert 0 < 3 * drawn[True] < drawn[False], drawn
 
 
 @pytest.mark.parametrize("kind", ["damaged", "missing"])
