@@ -98,7 +98,8 @@ def verify(certificate: Certificate, layers: Sequence[Layer]) -> str:
     that cannot be run exactly, or in other numbers than Python's ``int`` and
     ``Fraction``, which may overflow.
     """
-    for one in layers if isinstance(layers, (list, tuple)) else [layers]:
+    layers = list(layers) if isinstance(layers, (list, tuple)) else [layers]
+    for one in layers:
         if type(certificate) is not Certificate or type(one) is not Layer:
             raise ValueError(
                 "verify needs a Certificate and a list of Layer, by hand or from "
@@ -136,6 +137,9 @@ def require(fact: bool, otherwise: str) -> None:
 def checked(certificate: Certificate) -> Certificate:
     """Return a certificate in lowest terms; refuse fields that prove nothing."""
     shape, fields = certificate.shape, {}
+    for name in ("layer", "network"):  # another class may equal whatever it likes
+        kind = type(getattr(certificate, name))
+        require(kind is str, f"{name} must be a str, not {kind.__name__}")
     wrong = f"{shape!r:.80} is no shape: it must be a tuple of positive integers"
     require(is_shape(shape), wrong)
     for name in POINTS:
@@ -168,7 +172,8 @@ def in_lowest_terms(number: object) -> Fraction:
 
 
 def is_shape(shape: object, axes: int | None = None) -> bool:
-    whole = type(shape) is tuple and all(type(n) is int and n > 0 for n in shape)
+    short = type(shape) is tuple and len(shape) <= 32  # as NumPy's arrays were
+    whole = short and all(type(n) is int and 0 < n < 2**31 for n in shape)
     return whole and axes in (None, len(shape))
 
 

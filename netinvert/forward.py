@@ -207,12 +207,19 @@ def up_to_logits(model: keras.Model) -> keras.Model:
     check_graph(model)
     check_probe(model)
     only(model.outputs, f"Model {model.name!r}")
-    last = calls_in(model)[0]
+    last, *more = calls_in(model)
     layer, activation = last.operation, getattr(last.operation, "activation", None)
     if isinstance(layer, keras.Model):
         inner = up_to_logits(layer)
         return model if inner is layer else and_then(model, last, inner)
-    if activation is keras.activations.linear:
+    own = type(layer).__module__.startswith("keras.") and not replaced(layer)
+    if activation is keras.activations.linear and own:
+        giver = more[0].operation if more else None
+        if type(layer) is keras.layers.Activation and (
+            isinstance(giver, keras.Model) or ends_in(giver, SQUASHING)
+        ):  # as in mixed precision: it does nothing, to a softmax
+            tensor = only(last.input_tensors)
+            return up_to_logits(keras.Model(model.inputs[0], tensor, name=model.name))
         return model
     if ends_in(layer, SQUASHING):
         found = before_activation(model, last, "logits")

@@ -20,6 +20,20 @@ from netinvert.models import pretrained
 HALF = Fraction(1, 2)
 
 
+class Chameleon(str):
+    def __eq__(self, other):
+        return True
+
+    __hash__ = str.__hash__
+
+
+class Fickle(list):
+    """A list that gives another network when it is cut."""
+
+    def __getitem__(self, place):
+        return [toy()[0]._replace(kernel=np.zeros((2, 1), "float32"))]
+
+
 def toy():
     """One unit that adds two inputs, and a ReLU."""
     kernel, bias = np.ones((2, 1), "float32"), np.zeros(1, "float32")
@@ -157,6 +171,10 @@ def test_one_third_is_not_rounded():
     ("changes", "reason"),
     [
         ({"layer": "relu"}, "other weights or layers"),
+        ({"layer": Chameleon("x")}, "layer must be a str, not Chameleon"),
+        ({"network": Chameleon("x")}, "network must be a str, not Chameleon"),
+        ({"shape": (int("9" * 4000),) * 300}, "is no shape"),
+        ({"shape": (1,) * 70 + (2,)}, "is no shape"),
         ({"layer": "nowhere"}, "no layer 'nowhere'"),
         ({"values": (Fraction(2),)}, "first input has other values"),
         ({"values": (Fraction(1), Fraction(0))}, "first input has other values"),
@@ -179,6 +197,13 @@ def test_one_third_is_not_rounded():
 def test_a_false_claim_is_refused_with_the_reason(changes, reason):
     with pytest.raises(Refused, match=reason):
         verify(toy_certificate(**changes), toy())
+
+
+def test_a_list_that_changes_while_it_is_read_proves_nothing():
+    network = certificates.fingerprint(Fickle()[:])
+    claim = toy_certificate(values=(Fraction(0),), network=network)
+    with pytest.raises(Refused, match="other weights or layers"):
+        verify(claim, Fickle(toy()))
 
 
 def test_an_unknown_kind_of_layer_is_named_as_such():
@@ -276,7 +301,7 @@ def image_layers(**changes):
         ({"shape": (4,)}, "positive integers: .* a shape"),
         ({"shape": ()}, "positive integers: .* a shape"),
         ({"shape": None}, "positive integers: .* a shape"),
-        ({"name": 3}, "unknown kind"),
+        ({"name": 3}, "layer must be a str"),
     ],
 )
 def test_a_layer_written_by_hand_is_refused_with_the_reason(changes, reason):

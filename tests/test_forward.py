@@ -69,6 +69,7 @@ HEADS = {
     "fused softmax": [layers.Dense(3, "softmax")],
     "softmax layer": [layers.Dense(3), layers.Softmax()],
     "activation layer": [layers.Dense(3), layers.Activation("softmax")],
+    "as in mixed precision": [layers.Dense(3, "softmax"), layers.Activation("linear")],
 }
 
 
@@ -110,6 +111,15 @@ def test_a_linear_network_already_gives_logits():
 def test_a_network_that_ends_in_relu_has_no_logits():
     with pytest.raises(ValueError, match=r"ends in 'hidden' .*'relu'.* by name"):
         tap(sequential(), "logits")
+
+
+def test_a_linear_layer_with_a_call_of_its_own_may_have_no_logits():
+    class Softmaxed(layers.Dense):
+        def call(self, inputs, training=None):
+            return keras.ops.softmax(super().call(inputs))
+
+    with pytest.raises(ValueError, match="Softmaxed.* has no logits"):
+        tap(sequential(Softmaxed(3)), "logits")
 
 
 def test_a_layer_called_logits_is_found_where_there_is_no_softmax(vectors):

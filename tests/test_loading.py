@@ -420,6 +420,16 @@ def rezipped(source, path, change, compression=zipfile.ZIP_DEFLATED):
     return path
 
 
+def test_weights_that_old_keras_would_unpickle_are_refused(honest, tmp_path):
+    def with_pickles(parts):
+        del parts["model.weights.h5"]
+        return parts | {"model.weights.npz": b"code to Keras 3.8, which runs it"}
+
+    path = rezipped(honest[".keras"], tmp_path / "m.keras", with_pickles)
+    with pytest.raises(ValueError, match="npz may hold pickles"):
+        load_model(path)
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.weights.h5", "assets/x"])
 def test_a_small_file_that_unfolds_to_a_large_one_is_refused(name, honest, tmp_path):
     path = rezipped(

@@ -7,6 +7,7 @@ And before anything is said about a model, it is run beside its plain layers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from types import FunctionType
 from typing import NamedTuple
 
 import keras
@@ -213,6 +214,9 @@ def check_settings(layer: keras.Layer) -> None:
         raise Unsupported(layer, f"float32 or float64 throughout, not {policy.name!r}")
     if isinstance(layer, (keras.Model, PreActivation)):
         return
+    activation = getattr(layer, "activation", linear)
+    if not isinstance(activation, (FunctionType, *BENDING)):
+        raise Unsupported(layer, f"no activation {activation!r:.60}")
     for key, value in layer.get_config().items():
         wanted = ASKED.get(key, value)
         read = key in READ or key in ASKED or key.endswith(IDLE_SETTINGS)
@@ -280,16 +284,18 @@ def confront(model, steps: list[Step], layers: list[Layer], inputs, whole) -> No
     """Run a model and its plain layers on inputs (N, n); refuse where they part."""
     shape, kind = tuple(model.inputs[0].shape[1:]), model.inputs[0].dtype
     own = start = keras.ops.cast(np.reshape(inputs, (-1, *shape)), kind)
-    exact = np.reshape(start, (len(own), -1)).astype("float64")
-    size, kept = abs(exact), {layer.name for layer in layers}
+    kept = {layer.name for layer in layers}
     kinds = {kind, *(step.layer.compute_dtype for step in steps)}
-    if any(np.float32(layer.slope) != layer.slope for layer in layers):
+    if any(float(np.float32(layer.slope)) != layer.slope for layer in layers):
         kinds.add("float32")  # as which TensorFlow holds a slope, whatever the policy
     eps = ROUNDINGS * np.finfo("float32" if "float32" in kinds else "float64").eps
     for step in steps:
         mine = [layer for layer in step.plain if layer.name in kept]
         if not mine:
             break
+        # From what the model gave so far: rounding would add up, and hide a layer.
+        exact = np.reshape(own, (len(own), -1)).astype("float64")
+        size = abs(exact)
         if step.rest is not None or len(mine) < len(step.plain):
             own = keras.ops.cast(own, step.layer.compute_dtype)
             own = forward.without_activation(step.layer, own)

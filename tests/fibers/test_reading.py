@@ -2,6 +2,7 @@
 
 import inspect
 from fractions import Fraction
+from functools import partial
 
 import keras
 import numpy as np
@@ -101,6 +102,15 @@ def bypass(x):
     return layers.Add()([x, layers.Dense(12)(x)])
 
 
+def deep():
+    """Rounding adds up over twelve layers; it must not hide what the last one does."""
+    last = layers.Conv2D(2, 2, activation="relu")
+    parts = [*(D(60, "relu") for _ in range(12)), layers.Reshape((6, 10, 1)), last]
+    model = with_weights(stack(*parts, F(), D(3)))
+    last.use_bias = False
+    return model
+
+
 def used_twice(x):
     shared = layers.Dense(12)
     return shared(shared(x))
@@ -186,6 +196,9 @@ HOSTILE = {
     "a weight that is infinite": lambda: changed(
         stack(D(3)), lambda m: m.layers[0].bias.assign([0, np.inf, 0])
     ),
+    "a bias that is not used, far from the input": deep,
+    "an object as activation": lambda: stack(D(4, partial(relu)), D(3)),
+    "any layer as activation": lambda: stack(D(4, layers.Dropout(0.5)), D(3)),
     "weights that overflow": lambda: changed(
         stack(D(3), D(3)), lambda m: m.set_weights([w + 1e30 for w in m.get_weights()])
     ),
@@ -226,6 +239,9 @@ HARMLESS = {
     "nested": lambda: stack(stack(D(5, "relu")), stack(D(3, "softmax"), shape=(5,))),
     "float64": lambda: stack(
         D(5, "relu", dtype="float64"), D(3, dtype="float64"), dtype="float64"
+    ),
+    "float64 and a slope": lambda: stack(
+        D(5, "leaky_relu", dtype="float64"), D(3, dtype="float64"), dtype="float64"
     ),
     "large inputs": lambda: stack(D(5, "relu"), D(3)),
     "convolution": lambda: stack(
