@@ -188,7 +188,8 @@ class Sample(keras.layers.Layer):
             return mean
         excess = mean**2 + ops.exp(log_variance) - 1 - log_variance
         self.add_loss(self.cost * ops.mean(ops.sum(excess / 2, axis=-1)))
-        noise = keras.random.normal(ops.shape(mean), seed=self.random)
+        shape, kind = ops.shape(mean), mean.dtype  # of its own, not the global one
+        noise = keras.random.normal(shape, dtype=kind, seed=self.random)
         return mean + ops.exp(log_variance / 2) * noise
 
 

@@ -184,6 +184,11 @@ def test_training_leaves_the_readers_random_numbers_alone(digits):
     assert drawn(work) == drawn(lambda: None)
 
 
+def test_a_code_is_drawn_in_the_precision_of_its_layer():
+    drawn = Sample(cost=0.5, seed=0, dtype="float64")(np.zeros((2, 4)), training=True)
+    assert drawn.dtype == "float64"  # as where set_floatx comes late in a session
+
+
 def test_while_training_a_code_is_drawn_and_its_divergence_joins_the_loss():
     sample = Sample(cost=0.5, seed=0)
     statistics = np.zeros((2000, 4), "float32")
