@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import secrets
 import sys
@@ -82,7 +83,7 @@ def main() -> None:
         prog="python -m tools.assignments",
         description=__doc__,
     )
-    what = ["new-key", "release", "grade", "practice", "sample"]
+    what = ["new-key", "release", "grade", "board", "nbgrader", "practice", "sample"]
     parser.add_argument("what", choices=what)
     parser.add_argument(
         "assignment", nargs="?", help="a number or a name: 1, 01_measures"
@@ -95,6 +96,7 @@ def main() -> None:
     parser.add_argument("--into", type=Path, help="where to write")
     parser.add_argument("--jobs", type=int, default=1, help="submissions at once")
     parser.add_argument("--accept", action="append", default=[], metavar="STUDENT")
+    parser.add_argument("--final", action="store_true", help="board: the hidden half")
     parser.add_argument("--cell-seconds", type=float, default=60)
     arguments = parser.parse_args()
     try:
@@ -112,6 +114,10 @@ def act(given) -> None:
         from tools.assignments import sample
 
         return sample.try_it(given.into or ROOT / "_build" / "course", given.jobs)
+    if given.what == "nbgrader":
+        return nbgrader_course(given.into or Path("course"), given.key)
+    if given.what == "board":
+        return show_board(given.assignment or "6", given.into, given.final)
     needed = ["assignment", "students", "into"]
     needed += ["submissions"] if given.what == "grade" else []
     for name in needed:
@@ -127,6 +133,49 @@ def act(given) -> None:
     where = given.submissions, given.into
     results = grade.grade(given.assignment, key, students, *where, **settings)
     show(results, given.into)
+
+
+def nbgrader_course(into: Path, key: Path | None) -> None:
+    """Make a folder in which nbgrader's own commands work, with our judge."""
+    for name in judges.NAMES:
+        notebooks.write(
+            notebooks.source(name), into / "source" / name / f"{name}.ipynb"
+        )
+    stubs = notebooks.settings().ClearSolutions
+    (into / "nbgrader_config.py").write_text(
+        f"""import sys
+
+sys.path.insert(0, {str(ROOT)!r})
+from tools.assignments.nbgrader_hook import PREPROCESSORS
+
+c = get_config()
+c.ClearSolutions.code_stub = {stubs.code_stub!r}
+c.ClearSolutions.text_stub = {stubs.text_stub!r}
+c.Autograde.autograde_preprocessors = PREPROCESSORS
+c.RunAndJudge.key_file = {(str(key.resolve()) if key else "")!r}
+""",
+        "utf-8",
+    )
+    print(f"{into}: nbgrader generate_assignment, autograde ... work in this folder")
+
+
+def show_board(name: str, into: Path | None, final: bool) -> None:
+    """Write board.csv from the results of a grading, and print it."""
+    from tools.assignments import report
+
+    if into is None or not (into / "results").is_dir():
+        raise ValueError("board needs --into, the folder into which was graded")
+    paths = sorted((into / "results").glob("*.json"))
+    results = {path.stem: json.loads(path.read_text("utf-8")) for path in paths}
+    rows = report.board(name, results, final)
+    with open(into / "board.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["rank", "student", "psnr", "matched", "read_by_evaluator"])
+        writer.writerows(rows)
+    for rank, student, mean, reached, read in rows:
+        print(
+            f"{rank:3}  {student:20} {mean:6.2f} dB  {reached} matched, read {read:.2f}"
+        )
 
 
 def show(results: dict, into: Path) -> None:

@@ -53,6 +53,7 @@ def judged(case: Case, submission, read, found, owners: dict) -> dict:
         "code": notebooks.code_of(submission),
         "picture": report.picture(judge, found.answers, case),
         "seconds": round(found.seconds, 1),
+        "board": judge.board(found.answers, case) if hasattr(judge, "board") else {},
     }
 
 

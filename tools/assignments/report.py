@@ -180,3 +180,26 @@ def likeness(codes: dict) -> list[tuple[float, str, str]]:
         if matcher.quick_ratio() >= 0.6:
             pairs.append((matcher.ratio(), one, other))
     return sorted(pairs, reverse=True)[:200]
+
+
+def board(name: str, results: dict, final: bool) -> list[tuple]:
+    """Rank methods on the public half of the secret targets, or on the other half.
+
+    Equal rank with the best above, unless the paired 95 % interval excludes 0.
+    """
+    public = judges.load(name).PUBLIC
+    half = slice(public, None) if final else slice(public)
+    entries = []
+    for student, result in results.items():
+        if result.get("board") and not held(result):
+            shown = {k: np.array(v, float)[half] for k, v in result["board"].items()}
+            entries.append((shown["psnr"].mean(), student, shown))
+    rows, rank, leader = [], 0, None
+    for place, (mean, student, shown) in enumerate(sorted(entries, reverse=True), 1):
+        if leader is not None:
+            middle, width = ni.metrics.mean_and_interval(leader - shown["psnr"])
+        if leader is None or middle - width > 0:
+            rank, leader = place, shown["psnr"]
+        reached = int(shown["fits"].sum())
+        rows.append((rank, student, round(mean, 2), reached, shown["read"].mean()))
+    return rows
