@@ -34,8 +34,9 @@ EXPLAIN := printf '%s\n' \
 
 book: $(READY)
 	rm -rf _build/executed
-	mkdir -p _build/executed
+	mkdir -p _build/executed/notebooks
 	cp -r _config.yml _toc.yml book _build/executed
+	cp -r notebooks/assignments _build/executed/notebooks
 	$(BIN)/python -m tools.run_notebooks --into _build/executed
 	$(BUILD) _build/executed
 	@$(SAY_WHERE)

@@ -9,7 +9,8 @@ import nbformat
 import pytest
 
 from tests.assignments.helpers import KEY, case_of, points, reference
-from tests.assignments.wrong import ANYWHERE, VICTIMS, WRONG
+from tests.assignments.tricks import ANYWHERE, VICTIMS
+from tests.assignments.wrong import WRONG
 from tools.assignments import cases, grade, judges, notebooks, wall
 from tools.environment import ROOT
 from tools.run_notebooks import address
@@ -171,6 +172,18 @@ def test_the_notebook_in_the_book_is_what_release_makes(name):
     fresh = notebooks.released(cases.practice(name))
     assert stored == fresh, "run: python -m tools.assignments practice"
     assert address() in stored.cells[1].source, "the line that Colab runs first"
+
+
+@every
+def test_a_release_runs_to_its_first_open_task_and_says_that_it_is_open(name):
+    space = {"__name__": "__main__"}
+    with pytest.raises(NotImplementedError, match="this task is still open"):
+        for _, source in notebooks.restored(
+            notebooks.released(cases.practice(name)),
+            notebooks.released(cases.practice(name)),
+        ).cells:
+            exec(source.replace("%pip", "pass  # "), space)
+    assert {"ni", "case"} <= set(space)
 
 
 @every

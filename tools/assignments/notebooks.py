@@ -29,7 +29,7 @@ from tools.environment import ROOT
 FOLDER = ROOT / "notebooks" / "assignments"
 SOURCES = FOLDER / "source"
 MOST_BYTES = 256_000_000  # of a notebook; outputs can be large
-STUB = "# YOUR CODE HERE\nraise NotImplementedError()"
+STUB = "# YOUR CODE HERE\nraise NotImplementedError('this task is still open')"
 
 
 def source(name: str):
