@@ -84,7 +84,16 @@ def claims(case: cases.Case) -> tuple[list[Layer], list[Certificate], list[bool]
         points = tuple(values), tuple(first), tuple(second)
         box = Fraction(0), Fraction(1)
         found.append(Certificate("output", *points, (6,), *box, mark))
-    return layers, found, [bool(fake) for fake in forged]
+    return layers, found, [refused(claim, layers) for claim in found]
+
+
+def refused(claim: Certificate, layers: list[Layer]) -> bool:
+    """Whether a claim is false: where a unit is off, a change may change nothing."""
+    try:
+        ni.certificates.verify(claim, layers)
+    except Refused:
+        return True
+    return False
 
 
 def leaves(first, move, count: int) -> bool:
