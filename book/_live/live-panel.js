@@ -529,7 +529,9 @@
       );
       const choices = group("choices", ...Object.values(this.choices).map(({ root }) => root));
       const pictures = group("row live-three", ...this.papers.map(({ root }) => root));
-      return [choices, pictures, this.curve.root, buttons];
+      this.choices.wanted.root.hidden = true; // until a class is the objective
+      // Buttons above all that grows, so that none moves away under a finger.
+      return [choices, buttons, pictures, this.curve.root];
     }
 
     opened() {
