@@ -292,7 +292,9 @@ def agrees(model):
 
 def in_float64(model):
     text = model.to_json().replace('"float32"', '"float64"')
-    twin = keras.models.model_from_json(text)
+    # Keras 3.8 does not find a layer as an activation by itself.
+    known = {kind.__name__: kind for kind in (layers.LeakyReLU, layers.Softmax)}
+    twin = keras.models.model_from_json(text, custom_objects=known)
     twin.set_weights([weight.astype("float64") for weight in model.get_weights()])
     return twin
 
