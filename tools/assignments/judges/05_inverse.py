@@ -12,7 +12,7 @@ from tools.assignments.judges import Mark, checks, close, output_error, trouble
 
 TITLE, MINUTES = "An inverse network", 120
 TASKS = {"best_answer": 4, "learn": 5, "claims": 3, "cycle": 4}
-PAIRS, TARGETS, ASKED, GAIN, OWN_GAIN = 2000, 12, 32, 2.0, 1.2
+PAIRS, TARGETS, ASKED, GAIN, OWN_GAIN = 2000, 12, 32, 1.5, 1.2
 CLAIMS = [  # that follow from training on squared errors, and that do not
     ("Two inputs with the same output get the same answer.", True),
     ("The best answer to an output is the mean of the inputs that have it.", True),
