@@ -26,10 +26,11 @@ GIVEN, APART = 6, 0.2
 
 PRELUDE = """
 def _text(certificate):
-    import netinvert.certificates
-    netinvert.certificates.save(certificate, "certificate.json")
-    with open("certificate.json") as file:
-        return file.read()
+    import tempfile, netinvert.certificates
+    with tempfile.TemporaryDirectory() as folder:
+        netinvert.certificates.save(certificate, folder + "/certificate.json")
+        with open(folder + "/certificate.json") as file:
+            return file.read()
 """
 ASKS = {
     "unseen": "unseen(GIVEN['w'])",
