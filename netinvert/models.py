@@ -226,6 +226,8 @@ def read_layers(path: Path, kind: str) -> str | bytes | None:
             if part.filename.endswith(".h5"):
                 with file.open(part) as stream, h5py.File(stream) as weights:
                     check_arrays(weights)
+        total = sum(part.file_size for part in file.infolist())
+        check_size("it", total, path.stat().st_size)  # Keras may unfold every part
         with file.open("config.json") as stream:
             return stream.read(CONFIG_BYTES + 1)  # whatever size it declares
 

@@ -442,6 +442,13 @@ def test_a_small_file_that_unfolds_to_a_large_one_is_refused(name, honest, tmp_p
         load_model(path)
 
 
+def test_many_parts_that_are_small_one_by_one_are_added_up(honest, tmp_path):
+    more = {f"assets/{number}": bytes(2**23) for number in range(4)}
+    path = rezipped(honest[".keras"], tmp_path / "m.keras", lambda parts: parts | more)
+    with pytest.raises(ValueError, match="it unfolds from"):
+        load_model(path)
+
+
 def test_a_size_that_is_declared_falsely_is_not_believed(honest, tmp_path):
     spaces = b" " * 2**26
     path = rezipped(
