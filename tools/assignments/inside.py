@@ -140,6 +140,7 @@ def main():
     alone = trip_wire(job["roots"], say)
 
     asarray, equal, shape_of = np.asarray, np.array_equal, np.shape
+    numpy_as_it_is = dict(vars(np))
     for name, source in job["cells"]:
         say({"cell": name})
         error = None
@@ -157,6 +158,7 @@ def main():
             text = f"{type(error).__name__}: {error}"
             say({"error": [name, text[:300]]})
 
+    vars(np).update(numpy_as_it_is)  # who patched it loses what the patch made
     space = shell.user_ns
     given = Given(arrays)
     space["GIVEN"] = given
