@@ -97,3 +97,34 @@ def test_more_layers_do_not_make_a_decoder_of_the_logits(forward, digits):
     copies = snippet(digits.reshape(-1, 784)).numpy().reshape(digits.shape)
     assert psnr(digits, drawn).mean() < psnr(digits, gray).mean() - 0.3
     assert psnr(digits, copies).mean() > psnr(digits, gray).mean() + 0.3
+
+
+def test_the_encoder_draws_its_own_training_digits_no_better_than_it_could(
+    method, digits
+):
+    (x_train, _), _ = ni.load_mnist()
+    autoencoder, gains = digits_autoencoder(), []
+    method.start, method.steps = "estimate", 100
+    method.fit(tf.identity, x_train[:1000])
+    for some in (x_train[:64], digits):
+        copies = autoencoder(some).numpy()
+        found = ni.invert(tf.identity, some, method).inputs
+        gains.append((psnr(some, found) - psnr(some, copies)).mean())
+    assert gains == pytest.approx([2.4, 2.3], abs=0.4)
+
+
+def test_pixels_meet_equal_logits_that_the_decoder_cannot(forward):
+    levels = np.float32([0, 1, 5])
+    method = ni.GradientInversion(ni.objectives.squared_error, steps=500)
+    method.fit(forward, ni.load_mnist()[0][0][:100])
+    targets = np.repeat(levels[:, None], 10, axis=1)
+    missed = np.sqrt(ni.invert(forward, targets, method).residual)
+    assert missed[0] < 0.05 and missed[1] < 0.1 and missed[2] == pytest.approx(3, 0.1)
+
+
+def test_a_straight_guess_of_fewer_directions_is_as_good_as_ridge(forward, digits):
+    few = ni.load_mnist()[0][0][:2000]
+    known, y = forward(few).numpy(), forward(digits).numpy()
+    ridge = ni.baselines.ridge(few, known, y)
+    cut = ni.baselines.pca_floor(few, ridge, 32)
+    assert abs((psnr(digits, cut) - psnr(digits, ridge)).mean()) < 0.1
