@@ -8,7 +8,7 @@ VICTIMS = {
     "02_search": ("report", "report"),
     "03_fibers": ("forged", "forged"),
     "04_autoencoder": ("report", "report"),
-    "05_inverse": ("claims", "claims"),
+    "05_inverse": ("cycle", "cycle"),
     "06_project": ("comparison", "comparison"),
 }
 

@@ -40,7 +40,7 @@ def trip_wire(roots, say):
 
     Returns a function that ends all other processes behind the wall.
     """
-    off, kill = [], os.kill
+    off, kill, wait = [], os.kill, os.waitpid
     roots = tuple(roots)
     looks = {"open", "os.listdir", "os.scandir", "os.remove", "os.rename", "os.mkdir"}
     looks |= {"os.chmod", "os.truncate", "shutil.rmtree"}
@@ -68,6 +68,8 @@ def trip_wire(roots, say):
         off.append(1)
         try:
             kill(-1, signal.SIGKILL)  # all that this user may, but not ourselves
+            while wait(-1, 0):  # the dead count as processes until they are asked for
+                pass
         except OSError:  # there is none
             pass
         off.clear()
