@@ -17,7 +17,10 @@ SEARCHES = {
     "Adam": "ni.GradientInversion(steps=200_000)",
     "second order": "ni.LevenbergMarquardt(start='noise', restarts=1000)",
 }
+# Tests that run in the background are deaf to Ctrl-C, and so would be what they start.
 PREPARE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import numpy as np
 import netinvert as ni
 
