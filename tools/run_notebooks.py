@@ -152,6 +152,8 @@ def main() -> None:
     parser.add_argument("--into", type=Path, help="write executed copies below here")
     arguments = parser.parse_args()
     paths = [path.resolve() for path in arguments.notebooks] or all_notebooks()
+    if arguments.into and not arguments.notebooks:  # solved assignments are no pages
+        paths = [path for path in paths if "assignments" not in path.parts]
     for number, path in enumerate(paths, start=1):
         name = path.relative_to(ROOT)
         print(f"[{number}/{len(paths)}] {name} ... ", end="", flush=True)
