@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import os
 import re
 import subprocess
 import sys
-import threading
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -16,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import axe_playwright_python
 import pytest
 
-from tests.browser import find_chromium, open_page
+from tests.browser import find_chromium, open_page, served
 from tools.environment import ROOT
 from tools.print_book import pages, print_page
 from tools.run_notebooks import all_notebooks
@@ -121,16 +118,8 @@ def test_every_chapter_opens_in_colab_and_on_binder(built, page):
 @pytest.fixture(scope="module")
 def site(built):
     """Address at which the built pages are served."""
-
-    class Silent(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
-            pass
-
-    handler = functools.partial(Silent, directory=str(built))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with served(built) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

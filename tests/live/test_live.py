@@ -7,13 +7,10 @@ give its pages, and from a file. That the book's pages hold them, and load whole
 
 from __future__ import annotations
 
-import functools
-import http.server
 import json
 import os
 import shutil
 import subprocess
-import threading
 import time
 from pathlib import Path
 
@@ -23,7 +20,7 @@ import numpy as np
 import pytest
 
 from netinvert.methods.autoencoder import digits_autoencoder
-from tests.browser import find_chromium, open_page
+from tests.browser import Silent, find_chromium, open_page, served
 from tools import live_weights
 from tools.environment import ROOT
 
@@ -119,7 +116,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def site(folder):
-    class Strict(http.server.SimpleHTTPRequestHandler):
+    class Strict(Silent):
         def end_headers(self):
             self.send_header("Content-Security-Policy", POLICY)
             super().end_headers()
@@ -131,14 +128,8 @@ def site(folder):
                 return self.send_error(204)
             return super().do_GET()
 
-        def log_message(self, *arguments):
-            pass
-
-    handler = functools.partial(Strict, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with served(folder, Strict) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
