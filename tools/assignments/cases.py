@@ -90,6 +90,11 @@ def outputs_of(pictures: np.ndarray, layer: str = "logits") -> np.ndarray:
     return np.round(hidden if layer == "hidden_2" else hidden @ w3 + b3, 3)
 
 
+def cell(case: Case, *lines: str) -> str:
+    """Source of a case's locked cell: its tag and the lines, which nobody reformats."""
+    return "\n".join([f'case = "{case.tag}"', "# fmt: off", *lines, "# fmt: on"])
+
+
 def written(values: np.ndarray) -> str:
     """Source of an array (N, k), a row a line or as many lines as it takes."""
     rows = []

@@ -53,12 +53,8 @@ def targets_of(case: cases.Case) -> np.ndarray:
 
 def case_cell(case: cases.Case) -> str:
     rows = ", ".join(map(str, secrets(case)[1]))
-    return (
-        f'case = "{case.tag}"\n'
-        "# fmt: off\n"
-        f"targets = {cases.written(targets_of(case))}\n"
-        f"rows = [{rows}]\n# fmt: on"
-    )
+    targets = f"targets = {cases.written(targets_of(case))}"
+    return cases.cell(case, targets, f"rows = [{rows}]")
 
 
 def weights(random, widths) -> list[np.ndarray]:

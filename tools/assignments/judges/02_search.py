@@ -41,10 +41,7 @@ def targets_of(case: cases.Case) -> np.ndarray:
 
 
 def case_cell(case: cases.Case) -> str:
-    return (
-        f'case = "{case.tag}"\n# fmt: off\n'
-        f"targets = {cases.written(targets_of(case))}\n# fmt: on"
-    )
+    return cases.cell(case, f"targets = {cases.written(targets_of(case))}")
 
 
 def given(case: cases.Case) -> dict:

@@ -104,8 +104,7 @@ def leaves(first, move, count: int) -> bool:
 def case_cell(case: cases.Case) -> str:
     layers, found, _ = claims(case)
     rows = ", ".join(map(str, rows_of(case)))
-    lines = [f'case = "{case.tag}"', "# fmt: off", f"rows = [{rows}]"]
-    lines += ["kernel = ["]
+    lines = [f"rows = [{rows}]", "kernel = ["]
     lines += [f"    {row.astype(int).tolist()}," for row in layers[0].kernel] + ["]"]
     lines += [f"bias = {layers[0].bias.astype(int).tolist()}", "claims = ["]
     for claim in found:
@@ -122,7 +121,7 @@ def case_cell(case: cases.Case) -> str:
             parts = [repr(part) for part in [*parts, line]]
             lines.append(f'   "{name}": ' + "\n             ".join(parts) + ",")
         lines.append(f'   "network":\n    "{claim.network}",\n  }},')
-    return "\n".join([*lines, "]", "# fmt: on"])
+    return cases.cell(case, *lines, "]")
 
 
 def given(case: cases.Case) -> dict:

@@ -67,11 +67,8 @@ def claims_of(case: cases.Case) -> list[tuple[str, bool]]:
 
 def case_cell(case: cases.Case) -> str:
     claims = "\n".join(f'    "{text}",' for text, _ in claims_of(case))
-    return (
-        f'case = "{case.tag}"\n# fmt: off\n'
-        f"targets = {cases.written(targets_of(case))}\n"
-        f"claims = [\n{claims}\n]\n# fmt: on"
-    )
+    targets = f"targets = {cases.written(targets_of(case))}"
+    return cases.cell(case, targets, f"claims = [\n{claims}\n]")
 
 
 @functools.lru_cache(4)

@@ -89,11 +89,11 @@ def secret(one: cases.Case):
 def case_cell(case: cases.Case) -> str:
     matrix, offset, order = transform(case.random("network"))
     rows = case.random("rows").choice(8000, DIGITS, replace=False).tolist()
-    lines = [f'case = "{case.tag}"', "# fmt: off", f"matrix = {matrix.tolist()}"]
+    lines = [f"matrix = {matrix.tolist()}"]
     lines += [f"offset = {offset.tolist()}", f"order = {order.tolist()}", "rows = ["]
     for start in range(0, DIGITS, 8):
         lines.append("    " + ", ".join(map(str, rows[start : start + 8])) + ",")
-    return "\n".join([*lines, "]", "# fmt: on"])
+    return cases.cell(case, *lines, "]")
 
 
 def given(case: cases.Case) -> dict:
